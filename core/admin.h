@@ -1,0 +1,23 @@
+/*
+ * Admin: the operators' listener, on the main thread. GET /healthz and /readyz.
+ *
+ * Loopback unless a token is set. A browser is kept out: a Host that is not this listener's own
+ * address (DNS rebinding) and any Origin of another site are refused.
+ */
+#ifndef PL_ADMIN_H
+#define PL_ADMIN_H
+
+#include "base.h"
+#include "config.h"
+#include <event2/event.h>
+
+struct pl_admin;
+
+/** Takes `listen_fd`. `config` is borrowed. */
+struct pl_admin *pl_admin_new(struct event_base *base, int listen_fd,
+                              const struct pl_config *config);
+/** From here on /readyz says 503. */
+void pl_admin_set_draining(struct pl_admin *self);
+void pl_admin_free(struct pl_admin *self);
+
+#endif

@@ -1,0 +1,192 @@
+/*
+ * Base: byte spans, clocks, random numbers, allocation that cannot fail.
+ *
+ * Thread: any. The only state is the random generator, one per thread, seeded on first use; nothing
+ * is shared, nothing is locked. Clocks go through the vDSO, except the thread's CPU clock, which is
+ * a system call. Deliberately not here: random numbers for secrets, and recovery from a machine
+ * without memory (a gateway that cannot allocate 100 bytes cannot answer anyone; the supervisor
+ * starts a new one).
+ */
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE
+#endif
+
+#include "base.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+#include <time.h>
+#include <unistd.h>
+
+/* ---- byte spans ---- */
+
+static unsigned char ascii_lower(unsigned char c)
+{
+    return c >= 'A' && c <= 'Z' ? (unsigned char)(c | 0x20) : c;
+}
+
+bool pl_str_equal(struct pl_str a, struct pl_str b)
+{
+    /* An empty span may have no data, and memcmp may not be given NULL even for no bytes. */
+    return a.len == b.len && (a.len == 0 || memcmp(a.data, b.data, a.len) == 0);
+}
+
+bool pl_str_equal_nocase(struct pl_str a, struct pl_str b)
+{
+    if (a.len != b.len) {
+        return false;
+    }
+    for (size_t i = 0; i < a.len; i++) {
+        if (ascii_lower((unsigned char)a.data[i]) != ascii_lower((unsigned char)b.data[i])) {
+            return false;
+        }
+    }
+    return true;
+}
+
+/* ---- clocks ---- */
+
+static struct timespec read_clock(clockid_t clock)
+{
+    struct timespec now = {0, 0};
+    /* Fails only for a clock that the kernel does not have; all three are as old as Linux 2.6. */
+    if (clock_gettime(clock, &now) != 0) {
+        abort();
+    }
+    return now;
+}
+
+static uint64_t timespec_us(struct timespec t)
+{
+    return (uint64_t)t.tv_sec * 1000000u + (uint64_t)t.tv_nsec / 1000u;
+}
+
+uint64_t pl_now_us(void)
+{
+    return timespec_us(read_clock(CLOCK_MONOTONIC));
+}
+
+uint64_t pl_now_ms(void)
+{
+    return pl_now_us() / 1000u;
+}
+
+uint64_t pl_now_wall_ms(void)
+{
+    return timespec_us(read_clock(CLOCK_REALTIME)) / 1000u;
+}
+
+uint64_t pl_thread_cpu_us(void)
+{
+    return timespec_us(read_clock(CLOCK_THREAD_CPUTIME_ID));
+}
+
+/* ---- random numbers: xoshiro256**, Blackman and Vigna 2018 ---- */
+
+static _Thread_local uint64_t random_state[4];
+static _Thread_local bool random_seeded;
+
+static uint64_t rotate_left(uint64_t x, unsigned bits)
+{
+    return (x << bits) | (x >> (64u - bits));
+}
+
+void pl_random_seed(uint64_t seed)
+{
+    /* splitmix64 spreads one seed over the state and cannot leave it all zero. */
+    for (size_t i = 0; i < PL_COUNT(random_state); i++) {
+        seed += 0x9e3779b97f4a7c15u;
+        uint64_t z = seed;
+        z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
+        z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
+        random_state[i] = z ^ (z >> 31);
+    }
+    random_seeded = true;
+}
+
+static void seed_from_kernel(void)
+{
+    uint64_t seed = 0;
+    ssize_t got;
+    do {
+        got = getrandom(&seed, sizeof(seed), 0);
+    } while (got < 0 && errno == EINTR);
+    if (got != (ssize_t)sizeof(seed)) {
+        /* No getrandom (a tight seccomp profile): still different per thread and per start. */
+        seed = timespec_us(read_clock(CLOCK_MONOTONIC)) ^ (uint64_t)(uintptr_t)&random_state;
+    }
+    pl_random_seed(seed);
+}
+
+uint64_t pl_random_u64(void)
+{
+    if (!random_seeded) {
+        seed_from_kernel();
+    }
+    uint64_t *s = random_state;
+    uint64_t result = rotate_left(s[1] * 5u, 7) * 9u;
+    uint64_t t = s[1] << 17;
+    s[2] ^= s[0];
+    s[3] ^= s[1];
+    s[1] ^= s[2];
+    s[0] ^= s[3];
+    s[2] ^= t;
+    s[3] = rotate_left(s[3], 45);
+    return result;
+}
+
+double pl_random_unit(void)
+{
+    return (double)(pl_random_u64() >> 11) * 0x1p-53;
+}
+
+/* ---- allocation ---- */
+
+static void *or_die(void *block)
+{
+    if (block == NULL) {
+        static const char message[] = "perilune: out of memory\n";
+        /* Not through the log: it may allocate, and there is nothing to allocate from. */
+        ssize_t ignored = write(STDERR_FILENO, message, sizeof(message) - 1);
+        (void)ignored;
+        abort();
+    }
+    return block;
+}
+
+/* Size 0 asks for 1 byte, so that NULL always means "no memory" and every block can be freed. */
+
+void *pl_xmalloc(size_t size_bytes)
+{
+    return or_die(malloc(size_bytes > 0 ? size_bytes : 1));
+}
+
+void *pl_xcalloc(size_t count, size_t size_bytes)
+{
+    return count > 0 && size_bytes > 0 ? or_die(calloc(count, size_bytes)) : or_die(calloc(1, 1));
+}
+
+void *pl_xrealloc(void *block, size_t size_bytes)
+{
+    return or_die(realloc(block, size_bytes > 0 ? size_bytes : 1));
+}
+
+char *pl_xstrdup(const char *text)
+{
+    return pl_xstrndup(text, strlen(text));
+}
+
+char *pl_xstrndup(const char *data, size_t len)
+{
+    if (len == SIZE_MAX) {
+        or_die(NULL);
+    }
+    char *copy = pl_xmalloc(len + 1);
+    if (len > 0) {
+        memcpy(copy, data, len);
+    }
+    copy[len] = '\0';
+    return copy;
+}

@@ -1,0 +1,68 @@
+/*
+ * Base: what every layer may use. Error codes, clocks, byte spans, allocation that cannot fail.
+ *
+ * Thread: any. Owns nothing. Sizes that a peer controls are checked by the caller before they get
+ * here; when the machine itself is out of memory the process ends (pl_xmalloc and friends).
+ */
+#ifndef PL_BASE_H
+#define PL_BASE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define PERILUNE_VERSION "0.1.0"
+
+#define PL_NODISCARD __attribute__((warn_unused_result))
+#define PL_PRINTF(fmt, args) __attribute__((format(printf, fmt, args)))
+#define PL_COUNT(array) (sizeof(array) / sizeof((array)[0]))
+#define PL_MIN(a, b) ((a) < (b) ? (a) : (b))
+#define PL_MAX(a, b) ((a) > (b) ? (a) : (b))
+
+/** Results of functions that return int. 0 is success. */
+enum pl_err {
+    PL_OK = 0,
+    PL_ERR_SYNTAX = -1, /* the input breaks its grammar */
+    PL_ERR_LIMIT = -2,  /* the input is larger than a limit allows */
+    PL_ERR_CLOSED = -3, /* the other side, or this object, has ended */
+    PL_ERR_SYSTEM = -4, /* a system call failed; errno says why */
+    PL_ERR_ABSENT = -5, /* what was asked for is not there */
+};
+
+/** A borrowed run of bytes, not terminated. */
+struct pl_str {
+    const char *data;
+    size_t len;
+};
+
+#define PL_STR(literal) ((struct pl_str){(literal), sizeof(literal) - 1})
+
+/** True when both hold the same bytes. */
+bool pl_str_equal(struct pl_str a, struct pl_str b);
+/** True when both are equal but for the case of ASCII letters. */
+bool pl_str_equal_nocase(struct pl_str a, struct pl_str b);
+
+/** Milliseconds and microseconds of the monotonic clock. */
+uint64_t pl_now_ms(void);
+uint64_t pl_now_us(void);
+/** Milliseconds since the epoch, for dates only; never for intervals. */
+uint64_t pl_now_wall_ms(void);
+/** Microseconds of CPU that the calling thread has used. */
+uint64_t pl_thread_cpu_us(void);
+
+/** Uniform random number from a per-thread generator seeded by the kernel. Not for secrets. */
+uint64_t pl_random_u64(void);
+/** Uniform in [0, 1). */
+double pl_random_unit(void);
+/** Seeds the calling thread's generator; the same seed gives the same numbers. */
+void pl_random_seed(uint64_t seed);
+
+/** As malloc, calloc, realloc, strdup, but end the process when memory is out. */
+void *pl_xmalloc(size_t size_bytes);
+void *pl_xcalloc(size_t count, size_t size_bytes);
+void *pl_xrealloc(void *block, size_t size_bytes);
+char *pl_xstrdup(const char *text);
+/** Copies a span into a new, zero-terminated string. */
+char *pl_xstrndup(const char *data, size_t len);
+
+#endif

@@ -1,0 +1,50 @@
+/*
+ * Bind: the Lua classes over requests, answers and targets, and the library's way down into C.
+ *
+ * Thread: the runtime's worker. Every object that Lua holds is a box with a serial number: what has
+ * ended is recognised and refused, never reached. Functions that wait come in two halves, `..._begin`
+ * which yields and `..._result` which runs inside the coroutine afterwards; perilune.boot joins them
+ * into methods. Nothing here is visible to policies but through those methods.
+ */
+#ifndef PL_BIND_H
+#define PL_BIND_H
+
+#include "request.h"
+#include <lua.h>
+
+/**
+ * A VM with the library's native modules. `runtime` may be NULL where no request will run (checking a
+ * configuration). NULL when it does not fit its memory.
+ */
+struct pl_vm *pl_bind_vm_new(const struct pl_vm_limits *limits, struct pl_runtime *runtime);
+
+/** The runtime of a state. */
+struct pl_runtime *pl_bind_runtime(lua_State *L);
+
+/* ---- bind_request.c ---- */
+
+/** Adds the request's functions and its class to the native table on top of the stack. */
+void pl_bind_request(lua_State *L);
+/** The live request in argument `index`; raises an error when it has ended. */
+struct pl_request *pl_bind_check_request(lua_State *L, int index);
+/** Reads a Lua table of headers (name = value) at `index` into `out`; raises on invalid ones. */
+void pl_bind_check_headers(lua_State *L, int index, struct pl_headers *out);
+
+/* ---- bind_response.c ---- */
+
+void pl_bind_response(lua_State *L);
+/** Pushes the request's live answer, or nil. */
+void pl_bind_push_response(lua_State *L, struct pl_request *request);
+/** Raises an error unless argument `index` is the request's live answer. */
+void pl_bind_check_response(lua_State *L, int index, struct pl_request *request);
+
+/* ---- bind_target.c ---- */
+
+void pl_bind_target(lua_State *L);
+/** Makes the registry's array of target objects. */
+void pl_bind_make_targets(lua_State *L, struct pl_runtime *runtime);
+/** The target in argument `index`; raises an error for anything else. */
+const struct pl_target *pl_bind_check_target(lua_State *L, int index);
+void pl_bind_push_target(lua_State *L, struct pl_runtime *runtime, const struct pl_target *target);
+
+#endif

@@ -1,0 +1,115 @@
+/*
+ * perilune.native: clocks, random numbers, the log, and the classes, for library code. See bind.h.
+ */
+#include "bind.h"
+#include "log.h"
+#include <lauxlib.h>
+#include <stdlib.h>
+
+struct pl_runtime *pl_bind_runtime(lua_State *L)
+{
+    return pl_vm_of(L)->user;
+}
+
+static int now_ms(lua_State *L)
+{
+    lua_pushnumber(L, (lua_Number)pl_now_us() / 1000.0);
+    return 1;
+}
+
+static int now_wall_ms(lua_State *L)
+{
+    lua_pushnumber(L, (lua_Number)pl_now_wall_ms());
+    return 1;
+}
+
+/* random() -> [0, 1); random(n) -> 1..n */
+static int random_number(lua_State *L)
+{
+    if (lua_isnoneornil(L, 1)) {
+        lua_pushnumber(L, pl_random_unit());
+        return 1;
+    }
+    lua_Number n = luaL_checknumber(L, 1);
+    luaL_argcheck(L, n >= 1 && n <= 9007199254740992.0, 1, "must be at least 1");
+    lua_pushnumber(L, 1 + (lua_Number)(pl_random_u64() % (uint64_t)n));
+    return 1;
+}
+
+static int log_text(lua_State *L)
+{
+    int level = pl_log_level_from_name(luaL_checkstring(L, 1));
+    luaL_argcheck(L, level >= 0, 1, "error, warn, info or debug");
+    pl_log((enum pl_log_level)level, "%s", luaL_checkstring(L, 2));
+    return 0;
+}
+
+/* json_validate(text) -> true | nil, message */
+static int json_validate(lua_State *L)
+{
+    size_t len;
+    const char *text = luaL_checklstring(L, 1, &len);
+    if (pl_json_validate(text, len) == PL_OK) {
+        lua_pushboolean(L, 1);
+        return 1;
+    }
+    lua_pushnil(L);
+    lua_pushliteral(L, "not valid JSON");
+    return 2;
+}
+
+/* load_policy(source, name): the policy's chunk, in its sandbox. */
+static int load_policy(lua_State *L)
+{
+    size_t len;
+    const char *source = luaL_checklstring(L, 1, &len);
+    pl_vm_load_policy(L, source, len, luaL_checkstring(L, 2));
+    return 1;
+}
+
+/* targets(): the array of target objects. */
+static int targets(lua_State *L)
+{
+    pl_bind_make_targets(L, pl_bind_runtime(L));
+    return 1;
+}
+
+static int get_environment(lua_State *L)
+{
+    lua_pushstring(L, getenv(luaL_checkstring(L, 1)));
+    return 1;
+}
+
+static int native_open(lua_State *L)
+{
+    static const luaL_Reg functions[] = {{"now_ms", now_ms},
+                                         {"getenv", get_environment},
+                                         {"now_wall_ms", now_wall_ms},
+                                         {"random", random_number},
+                                         {"log", log_text},
+                                         {"json_validate", json_validate},
+                                         {"load_policy", load_policy},
+                                         {"targets", targets},
+                                         {NULL, NULL}};
+    lua_newtable(L);
+    luaL_register(L, NULL, functions);
+    pl_bind_target(L);
+    pl_bind_response(L);
+    pl_bind_request(L);
+    return 1;
+}
+
+int luaopen_cjson(lua_State *L);
+int luaopen_cjson_safe(lua_State *L);
+
+struct pl_vm *pl_bind_vm_new(const struct pl_vm_limits *limits, struct pl_runtime *runtime)
+{
+    struct pl_vm *vm = pl_vm_new(limits);
+    if (!vm)
+        return NULL;
+    vm->user = runtime;
+    pl_vm_preload(vm, "perilune.native", native_open);
+    pl_vm_preload(vm, "cjson", luaopen_cjson);
+    pl_vm_preload(vm, "cjson.safe", luaopen_cjson_safe);
+    return vm;
+}

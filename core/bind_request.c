@@ -1,0 +1,396 @@
+/*
+ * A client's request as Lua sees it: its fields, and the halves of the methods that wait. See bind.h.
+ */
+#include "bind.h"
+#include "log.h"
+#include <lauxlib.h>
+#include <string.h>
+
+#define REQUEST_CLASS "perilune.request"
+#define HEADERS_CLASS "perilune.request.headers"
+
+struct box {
+    struct pl_request *request;
+    uint64_t serial;
+};
+
+static struct pl_request *check(lua_State *L, int index, const char *class)
+{
+    struct box *box = luaL_checkudata(L, index, class);
+    if (box->request->serial != box->serial)
+        luaL_error(L, "this request has ended");
+    return box->request;
+}
+
+struct pl_request *pl_bind_check_request(lua_State *L, int index)
+{
+    return check(L, index, REQUEST_CLASS);
+}
+
+/* A request that can still be answered. */
+static struct pl_request *check_open(lua_State *L)
+{
+    struct pl_request *self = check(L, 1, REQUEST_CLASS);
+    if (!self->exchange)
+        luaL_error(L, "this request has been answered");
+    return self;
+}
+
+static struct pl_request *check_uncommitted(lua_State *L)
+{
+    struct pl_request *self = check_open(L);
+    if (self->committed)
+        luaL_error(L, "an answer has been begun already");
+    return self;
+}
+
+static void push_box(lua_State *L, struct pl_request *request, const char *class)
+{
+    struct box *box = lua_newuserdata(L, sizeof(*box));
+    *box = (struct box){request, request->serial};
+    luaL_getmetatable(L, class);
+    lua_setmetatable(L, -2);
+}
+
+/* wrap(pointer): the object of a request that begins. */
+static int wrap(lua_State *L)
+{
+    push_box(L, lua_touserdata(L, 1), REQUEST_CLASS);
+    return 1;
+}
+
+static struct pl_request *running_request(lua_State *L)
+{
+    struct pl_request *request = pl_bind_runtime(L)->running;
+    if (!request)
+        luaL_error(L, "this can be called only while a request is handled");
+    return request;
+}
+
+static int current(lua_State *L)
+{
+    push_box(L, running_request(L), REQUEST_CLASS);
+    return 1;
+}
+
+static void push_str(lua_State *L, struct pl_str text)
+{
+    lua_pushlstring(L, text.data, text.len);
+}
+
+static int request_index(lua_State *L)
+{
+    const char *key = luaL_checkstring(L, 2);
+    lua_pushvalue(L, 2);
+    lua_rawget(L, lua_upvalueindex(1)); /* the methods */
+    if (!lua_isnil(L, -1))
+        return 1;
+    struct pl_request *self = check(L, 1, REQUEST_CLASS);
+    if (strcmp(key, "model") == 0)
+        self->model ? lua_pushlstring(L, self->model, self->model_len) : lua_pushnil(L);
+    else if (strcmp(key, "stream") == 0)
+        lua_pushboolean(L, self->stream);
+    else if (strcmp(key, "id") == 0)
+        lua_pushstring(L, self->id);
+    else if (strcmp(key, "last") == 0)
+        pl_bind_push_response(L, self);
+    else if (!self->exchange)
+        return luaL_error(L, "this request has been answered: '%s' is gone", key);
+    else if (strcmp(key, "path") == 0)
+        push_str(L, pl_exchange_path(self->exchange));
+    else if (strcmp(key, "method") == 0)
+        push_str(L, pl_exchange_method(self->exchange));
+    else if (strcmp(key, "query") == 0)
+        push_str(L, pl_exchange_query(self->exchange));
+    else if (strcmp(key, "peer") == 0)
+        push_str(L, pl_exchange_peer(self->exchange));
+    else if (strcmp(key, "headers") == 0)
+        push_box(L, self, HEADERS_CLASS);
+    else
+        return luaL_error(L, "a request has no field '%s'", key);
+    return 1;
+}
+
+static int read_only(lua_State *L)
+{
+    return luaL_error(L, "a request's fields cannot be set");
+}
+
+static int headers_index(lua_State *L)
+{
+    struct pl_request *self = check(L, 1, HEADERS_CLASS);
+    struct pl_str name, value;
+    name.data = luaL_checklstring(L, 2, &name.len);
+    if (self->exchange && pl_headers_get(pl_exchange_headers(self->exchange), name, &value))
+        push_str(L, value);
+    else
+        lua_pushnil(L);
+    return 1;
+}
+
+static int body(lua_State *L)
+{
+    struct pl_request *self = check_open(L);
+    push_str(L, self->body);
+    return 1;
+}
+
+/* edit(req, key, raw JSON | nil) -> true | nil, "not_json" | "too_many" */
+static int edit(lua_State *L)
+{
+    struct pl_request *self = check_uncommitted(L);
+    const char *failed = NULL;
+    if (self->body_kind != PL_BODY_JSON)
+        failed = "not_json";
+    else if (pl_request_edit(self, luaL_checkstring(L, 2), luaL_optstring(L, 3, NULL)) != PL_OK)
+        failed = "too_many";
+    if (failed) {
+        lua_pushnil(L);
+        lua_pushstring(L, failed);
+        return 2;
+    }
+    lua_pushboolean(L, 1);
+    return 1;
+}
+
+static int wait_for(lua_State *L, struct pl_request *self, enum pl_wait wait, const char *label)
+{
+    self->wait = wait;
+    return pl_coroutine_yield(&self->coroutine, L, label);
+}
+
+/* send_begin(req, target): yields until there is an answer to judge, or a failure. */
+static int send_begin(lua_State *L)
+{
+    struct pl_request *self = check_uncommitted(L);
+    const struct pl_target *target = pl_bind_check_target(L, 2);
+    if (self->past_deadline || pl_request_remaining_ms(self) == 0) {
+        pl_request_drop_answer(self);
+        self->response.target = target;
+        self->response.failure = PL_FAIL_TIMEOUT_DEADLINE;
+        strcpy(self->response.detail, "the request's deadline has passed");
+        return 0;
+    }
+    if (pl_request_send(self, target) != PL_OK)
+        return luaL_error(L, "no more than %d tries can be made for a request", PL_TRAIL_MAX);
+    return wait_for(L, self, PL_WAIT_ANSWER, "the answer of an upstream");
+}
+
+/* send_result(req) -> res | nil, class, detail, target */
+static int send_result(lua_State *L)
+{
+    struct pl_request *self = check(L, 1, REQUEST_CLASS);
+    struct pl_response *response = &self->response;
+    pl_bind_push_response(L, self);
+    if (response->live)
+        return 1;
+    lua_pushstring(L, pl_failure_name(response->failure));
+    lua_pushstring(L, response->detail);
+    pl_bind_push_target(L, self->runtime, response->target);
+    return 4;
+}
+
+/* relay_begin(req, res): commits; yields until the answer has ended. */
+static int relay_begin(lua_State *L)
+{
+    struct pl_request *self = check_uncommitted(L);
+    pl_bind_check_response(L, 2, self);
+    if (pl_request_relay(self))
+        return 0;
+    return wait_for(L, self, PL_WAIT_RELAY, "the end of a relayed answer");
+}
+
+/* relay_result(req) -> true | nil, class */
+static int relay_result(lua_State *L)
+{
+    struct pl_request *self = check(L, 1, REQUEST_CLASS);
+    enum pl_failure failure = self->response.failure;
+    if (failure == PL_FAIL_NONE || self->response.status >= 400) {
+        lua_pushboolean(L, 1);
+        return 1;
+    }
+    lua_pushnil(L);
+    lua_pushstring(L, pl_failure_name(failure));
+    return 2;
+}
+
+void pl_bind_check_headers(lua_State *L, int index, struct pl_headers *out)
+{
+    pl_headers_clear(out);
+    if (lua_isnoneornil(L, index))
+        return;
+    luaL_checktype(L, index, LUA_TTABLE);
+    lua_pushnil(L);
+    while (lua_next(L, index) != 0) {
+        struct pl_str name, value;
+        if (lua_type(L, -2) != LUA_TSTRING || !lua_isstring(L, -1))
+            luaL_error(L, "headers must be a table of name = value, both strings");
+        name.data = lua_tolstring(L, -2, &name.len);
+        value.data = lua_tolstring(L, -1, &value.len);
+        if (pl_headers_add(out, name, value) != PL_OK)
+            luaL_error(L, "the header '%s' has an invalid name or value", name.data);
+        lua_pop(L, 1);
+    }
+}
+
+static int check_status(lua_State *L, int index)
+{
+    int status = luaL_checkint(L, index);
+    luaL_argcheck(L, status >= 200 && status <= 599, index, "a status is within 200..599");
+    return status;
+}
+
+/* respond(req, status, body, headers) */
+static int respond(lua_State *L)
+{
+    struct pl_request *self = check_uncommitted(L);
+    int status = check_status(L, 2);
+    size_t len;
+    const char *text = luaL_checklstring(L, 3, &len);
+    struct pl_headers *headers = &self->runtime->policy_headers;
+    pl_bind_check_headers(L, 4, headers);
+    pl_request_drop_answer(self);
+    pl_request_respond(self, status, headers, text, len);
+    lua_pushboolean(L, 1);
+    return 1;
+}
+
+/* start(req, status, headers) */
+static int start(lua_State *L)
+{
+    struct pl_request *self = check_uncommitted(L);
+    int status = check_status(L, 2);
+    struct pl_headers *headers = &self->runtime->policy_headers;
+    pl_bind_check_headers(L, 3, headers);
+    pl_request_drop_answer(self);
+    pl_request_start_answer(self, status, headers);
+    return 0;
+}
+
+static struct pl_request *check_started(lua_State *L)
+{
+    struct pl_request *self = check_open(L);
+    if (!self->committed)
+        luaL_error(L, "start an answer first");
+    return self;
+}
+
+/* write(req, bytes): yields while the client is slow to read. */
+static int write_bytes(lua_State *L)
+{
+    struct pl_request *self = check_started(L);
+    size_t len;
+    const char *data = luaL_checklstring(L, 2, &len);
+    if (pl_exchange_write(self->exchange, data, len))
+        return 0;
+    return wait_for(L, self, PL_WAIT_WRITABLE, "the client to read");
+}
+
+static int finish(lua_State *L)
+{
+    struct pl_request *self = check_started(L);
+    struct pl_exchange *exchange = self->exchange;
+    self->exchange = NULL;
+    pl_exchange_end(exchange);
+    return 0;
+}
+
+/* abort(req, flush): breaks the client's connection, at once or after what was written. */
+static int abort_request(lua_State *L)
+{
+    struct pl_request *self = check_open(L);
+    pl_request_drop_answer(self);
+    pl_request_abort(self, !lua_toboolean(L, 2));
+    return 0;
+}
+
+static int remaining_ms(lua_State *L)
+{
+    uint64_t left_ms = pl_request_remaining_ms(check(L, 1, REQUEST_CLASS));
+    if (left_ms == UINT64_MAX)
+        lua_pushnumber(L, 1e15);
+    else
+        lua_pushnumber(L, (lua_Number)left_ms);
+    return 1;
+}
+
+static int set_deadline_ms(lua_State *L)
+{
+    pl_request_set_deadline(check(L, 1, REQUEST_CLASS), (uint64_t)luaL_checknumber(L, 2));
+    return 0;
+}
+
+static int set_route(lua_State *L)
+{
+    struct pl_request *self = check(L, 1, REQUEST_CLASS);
+    const char *name = luaL_checkstring(L, 2);
+    if (self->route)
+        return luaL_error(L, "the route is set already");
+    self->route = pl_xstrdup(name);
+    return 0;
+}
+
+static int log_line(lua_State *L)
+{
+    struct pl_request *self = check(L, 1, REQUEST_CLASS);
+    pl_log(PL_LOG_INFO, "request %s: %s", self->id, luaL_checkstring(L, 2));
+    return 0;
+}
+
+/* sleep_ms(ms): yields. */
+static int sleep_ms(lua_State *L)
+{
+    struct pl_request *self = running_request(L);
+    lua_Number duration_ms = luaL_checknumber(L, 1);
+    luaL_argcheck(L, duration_ms >= 0 && duration_ms < 1e12, 1, "out of range");
+    pl_request_arm_timer(self, (uint64_t)(duration_ms + 0.999));
+    return wait_for(L, self, PL_WAIT_TIMER, "a timer");
+}
+
+static void set_class(lua_State *L, const char *name)
+{
+    luaL_newmetatable(L, name);
+    lua_pushcfunction(L, read_only);
+    lua_setfield(L, -2, "__newindex");
+    lua_pushliteral(L, "locked");
+    lua_setfield(L, -2, "__metatable");
+}
+
+void pl_bind_request(lua_State *L)
+{
+    static const luaL_Reg functions[] = {{"wrap", wrap},
+                                         {"current", current},
+                                         {"edit", edit},
+                                         {"send_begin", send_begin},
+                                         {"send_result", send_result},
+                                         {"relay_begin", relay_begin},
+                                         {"relay_result", relay_result},
+                                         {"respond", respond},
+                                         {"sleep_ms", sleep_ms},
+                                         {NULL, NULL}};
+    static const luaL_Reg methods[] = {{"body", body},
+                                       {"start", start},
+                                       {"write", write_bytes},
+                                       {"finish", finish},
+                                       {"abort", abort_request},
+                                       {"remaining_ms", remaining_ms},
+                                       {"set_deadline_ms", set_deadline_ms},
+                                       {"set_route", set_route},
+                                       {"log", log_line},
+                                       {NULL, NULL}};
+    luaL_register(L, NULL, functions);
+
+    set_class(L, HEADERS_CLASS);
+    lua_pushcfunction(L, headers_index);
+    lua_setfield(L, -2, "__index");
+    lua_pop(L, 1);
+
+    set_class(L, REQUEST_CLASS);
+    lua_newtable(L); /* native.request_methods, completed by perilune.boot */
+    luaL_register(L, NULL, methods);
+    lua_pushvalue(L, -1);
+    lua_pushcclosure(L, request_index, 1);
+    lua_setfield(L, -3, "__index");
+    lua_setfield(L, -3, "request_methods");
+    lua_pop(L, 1);
+}

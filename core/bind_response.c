@@ -1,0 +1,167 @@
+/*
+ * An upstream's answer as Lua sees it: status, headers, target, head_ms, and its body. An answer is
+ * live until the next send; afterwards its fields raise an error. See bind.h.
+ */
+#include "bind.h"
+#include <lauxlib.h>
+#include <string.h>
+
+#define RESPONSE_CLASS "perilune.response"
+#define HEADERS_CLASS  "perilune.response.headers"
+
+struct box {
+    struct pl_request *request;
+    uint64_t request_serial;
+    uint32_t response_serial;
+};
+
+static bool is_live(const struct box *box)
+{
+    return box->request->serial == box->request_serial &&
+           box->request->response.serial == box->response_serial && box->request->response.live;
+}
+
+static struct pl_request *check(lua_State *L, int index, const char *class)
+{
+    struct box *box = luaL_checkudata(L, index, class);
+    if (!is_live(box))
+        luaL_error(L, "this answer was dropped by a later send, or its request has ended");
+    return box->request;
+}
+
+static void push_box(lua_State *L, struct pl_request *request, const char *class)
+{
+    struct box *box = lua_newuserdata(L, sizeof(*box));
+    *box = (struct box){request, request->serial, request->response.serial};
+    luaL_getmetatable(L, class);
+    lua_setmetatable(L, -2);
+}
+
+void pl_bind_push_response(lua_State *L, struct pl_request *request)
+{
+    if (request->response.live)
+        push_box(L, request, RESPONSE_CLASS);
+    else
+        lua_pushnil(L);
+}
+
+void pl_bind_check_response(lua_State *L, int index, struct pl_request *request)
+{
+    if (check(L, index, RESPONSE_CLASS) != request)
+        luaL_error(L, "this answer belongs to another request");
+}
+
+static int response_index(lua_State *L)
+{
+    const char *key = luaL_checkstring(L, 2);
+    lua_pushvalue(L, 2);
+    lua_rawget(L, lua_upvalueindex(1)); /* the methods */
+    if (!lua_isnil(L, -1))
+        return 1;
+    struct pl_request *request = check(L, 1, RESPONSE_CLASS);
+    const struct pl_response *self = &request->response;
+    if (strcmp(key, "status") == 0)
+        lua_pushinteger(L, self->status);
+    else if (strcmp(key, "headers") == 0)
+        push_box(L, request, HEADERS_CLASS);
+    else if (strcmp(key, "target") == 0)
+        pl_bind_push_target(L, request->runtime, self->target);
+    else if (strcmp(key, "head_ms") == 0)
+        lua_pushinteger(L, self->head_ms);
+    else
+        return luaL_error(L, "an answer has no field '%s'", key);
+    return 1;
+}
+
+/* The same answer may be boxed more than once. */
+static int response_eq(lua_State *L)
+{
+    const struct box *a = luaL_checkudata(L, 1, RESPONSE_CLASS);
+    const struct box *b = luaL_checkudata(L, 2, RESPONSE_CLASS);
+    lua_pushboolean(L, a->request == b->request && a->request_serial == b->request_serial &&
+                           a->response_serial == b->response_serial);
+    return 1;
+}
+
+static int read_only(lua_State *L)
+{
+    return luaL_error(L, "an answer's fields cannot be set");
+}
+
+static int headers_index(lua_State *L)
+{
+    const struct pl_request *request = check(L, 1, HEADERS_CLASS);
+    struct pl_str name, value;
+    name.data = luaL_checklstring(L, 2, &name.len);
+    if (pl_headers_get(&request->response.headers, name, &value))
+        lua_pushlstring(L, value.data, value.len);
+    else
+        lua_pushnil(L);
+    return 1;
+}
+
+/* collect_begin(res): reads the body to its end; yields while it is not there. */
+static int collect_begin(lua_State *L)
+{
+    struct pl_request *request = check(L, 1, RESPONSE_CLASS);
+    if (request->committed)
+        return luaL_error(L, "the answer is being relayed");
+    if (request->response.status >= 400 || pl_request_collect(request))
+        return 0;
+    request->wait = PL_WAIT_BODY;
+    return pl_coroutine_yield(&request->coroutine, L, "the body of an answer");
+}
+
+/* collect_result(res): the body, or nil, "too_large" | failure class. */
+static int collect_result(lua_State *L)
+{
+    struct pl_request *request = check(L, 1, RESPONSE_CLASS);
+    struct pl_response *self = &request->response;
+    size_t len = self->held ? evbuffer_get_length(self->held) : 0;
+    const char *failed = NULL;
+    if (self->status < 400 && len > PL_COLLECT_MAX_BYTES)
+        failed = "too_large";
+    else if (self->status < 400 && self->failure != PL_FAIL_NONE)
+        failed = pl_failure_name(self->failure);
+    if (failed) {
+        lua_pushnil(L);
+        lua_pushstring(L, failed);
+        return 2;
+    }
+    if (len == 0)
+        lua_pushliteral(L, "");
+    else
+        lua_pushlstring(L, (const char *)evbuffer_pullup(self->held, -1), len);
+    return 1;
+}
+
+static void make_class(lua_State *L, const char *name, lua_CFunction newindex)
+{
+    luaL_newmetatable(L, name);
+    lua_pushcfunction(L, newindex);
+    lua_setfield(L, -2, "__newindex");
+    lua_pushliteral(L, "locked");
+    lua_setfield(L, -2, "__metatable");
+}
+
+void pl_bind_response(lua_State *L)
+{
+    static const luaL_Reg functions[] = {
+        {"collect_begin", collect_begin}, {"collect_result", collect_result}, {NULL, NULL}};
+    luaL_register(L, NULL, functions);
+
+    make_class(L, HEADERS_CLASS, read_only);
+    lua_pushcfunction(L, headers_index);
+    lua_setfield(L, -2, "__index");
+    lua_pop(L, 1);
+
+    make_class(L, RESPONSE_CLASS, read_only);
+    lua_pushcfunction(L, response_eq);
+    lua_setfield(L, -2, "__eq");
+    lua_newtable(L); /* native.response_methods, completed by perilune.boot */
+    lua_pushvalue(L, -1);
+    lua_pushcclosure(L, response_index, 1);
+    lua_setfield(L, -3, "__index");
+    lua_setfield(L, -3, "response_methods");
+    lua_pop(L, 1);
+}

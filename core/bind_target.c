@@ -1,0 +1,83 @@
+/*
+ * Targets as Lua sees them: read-only objects, one per target and VM, so that they compare by
+ * identity and can be table keys. See bind.h.
+ */
+#include "bind.h"
+#include <lauxlib.h>
+#include <string.h>
+
+#define TARGET_CLASS "perilune.target"
+
+const struct pl_target *pl_bind_check_target(lua_State *L, int index)
+{
+    const struct pl_target **box = luaL_checkudata(L, index, TARGET_CLASS);
+    return *box;
+}
+
+void pl_bind_push_target(lua_State *L, struct pl_runtime *runtime, const struct pl_target *target)
+{
+    lua_rawgeti(L, LUA_REGISTRYINDEX, runtime->targets_ref);
+    lua_rawgeti(L, -1, (int)(target - runtime->topology->targets) + 1);
+    lua_remove(L, -2);
+}
+
+static int target_index(lua_State *L)
+{
+    const struct pl_target *self = pl_bind_check_target(L, 1);
+    const struct pl_topology *topology = pl_bind_runtime(L)->topology;
+    const char *key = luaL_checkstring(L, 2);
+    if (strcmp(key, "name") == 0)
+        lua_pushstring(L, self->name);
+    else if (strcmp(key, "model") == 0)
+        self->model ? lua_pushstring(L, self->model) : lua_pushnil(L);
+    else if (strcmp(key, "provider") == 0)
+        lua_pushstring(L, topology->providers[self->provider_index].name);
+    else if (strcmp(key, "priority") == 0)
+        lua_pushinteger(L, self->priority);
+    else if (strcmp(key, "weight") == 0)
+        lua_pushnumber(L, self->weight);
+    else if (strcmp(key, "index") == 0)
+        lua_pushinteger(L, self - topology->targets + 1);
+    else
+        return luaL_error(L, "a target has no field '%s'", key);
+    return 1;
+}
+
+static int target_newindex(lua_State *L)
+{
+    return luaL_error(L, "a target's fields cannot be set");
+}
+
+static int target_tostring(lua_State *L)
+{
+    lua_pushfstring(L, "target %s", pl_bind_check_target(L, 1)->name);
+    return 1;
+}
+
+void pl_bind_target(lua_State *L)
+{
+    luaL_newmetatable(L, TARGET_CLASS);
+    static const luaL_Reg methods[] = {{"__index", target_index},
+                                       {"__newindex", target_newindex},
+                                       {"__tostring", target_tostring},
+                                       {NULL, NULL}};
+    luaL_register(L, NULL, methods);
+    lua_pushliteral(L, "locked");
+    lua_setfield(L, -2, "__metatable");
+    lua_pop(L, 1);
+}
+
+void pl_bind_make_targets(lua_State *L, struct pl_runtime *runtime)
+{
+    const struct pl_topology *topology = runtime->topology;
+    lua_createtable(L, (int)topology->target_count, 0);
+    for (size_t i = 0; i < topology->target_count; i++) {
+        const struct pl_target **box = lua_newuserdata(L, sizeof(*box));
+        *box = &topology->targets[i];
+        luaL_getmetatable(L, TARGET_CLASS);
+        lua_setmetatable(L, -2);
+        lua_rawseti(L, -2, (int)i + 1);
+    }
+    lua_pushvalue(L, -1);
+    runtime->targets_ref = luaL_ref(L, LUA_REGISTRYINDEX);
+}

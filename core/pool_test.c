@@ -1,0 +1,218 @@
+/*
+ * Pool: which idle connection is taken, and when one is dropped.
+ */
+#include "attempt_test.h"
+
+#define ANSWER "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+#define NET(net, scripts)                                                                          \
+    struct net net;                                                                                \
+    net_init(&(net), scripts, PL_COUNT(scripts), NULL, NULL)
+
+static const struct step ANSWER_ONCE[] = {
+    {OP_REQUEST, NULL, 0}, {OP_SEND, ANSWER, 0}, {OP_END, NULL, 0}};
+static const struct step ANSWER_THEN_CLOSE[] = {
+    {OP_REQUEST, NULL, 0}, {OP_SEND, ANSWER, 0}, {OP_GATE, NULL, 0}, {OP_CLOSE, NULL, 0}};
+static const struct step ANSWER_THEN_SPEAK[] = {{OP_REQUEST, NULL, 0},
+                                                {OP_SEND, ANSWER, 0},
+                                                {OP_GATE, NULL, 0},
+                                                {OP_SEND, ANSWER, 0},
+                                                {OP_END, NULL, 0}};
+
+/** Makes `count` idle connections at once, with tags 1, 2, ... in the order of their end. */
+static void fill(struct net *net, size_t count)
+{
+    struct record records[MAX_PEERS];
+    memset(records, 0, sizeof(records));
+    for (size_t i = 0; i < count; i++) {
+        struct pl_attempt_request request = GET;
+        request.credential_tag = i + 1;
+        record_start(&records[i], net, &request, &PATIENT);
+        run_until_count(net->base, &records[i].done, 1);
+        assert_int_equal(records[i].failure, PL_FAIL_NONE);
+    }
+}
+
+static void test_take_by_tag(void **state)
+{
+    (void)state;
+    const struct step *const scripts[] = {ANSWER_ONCE, ANSWER_ONCE, ANSWER_ONCE};
+    NET(net, scripts);
+    fill(&net, 3);
+    assert_int_equal(net.pool->idle_count, 3);
+    assert_null(pl_pool_take(net.pool, 4));
+    struct pl_connection *second = pl_pool_take(net.pool, 2);
+    assert_int_equal(second->credential_tag, 2);
+    assert_true(second->reused);
+    assert_null(pl_pool_take(net.pool, 2));
+    assert_int_equal(net.pool->idle_count, 2);
+    pl_connection_close(second);
+    net_deinit(&net);
+}
+
+static void test_newest_first(void **state)
+{
+    (void)state;
+    const struct step *const scripts[] = {ANSWER_ONCE, ANSWER_ONCE};
+    NET(net, scripts);
+    fill(&net, 2);
+    struct pl_connection *one = pl_pool_take(net.pool, 1), *two = pl_pool_take(net.pool, 2);
+    two->credential_tag = 1;
+    pl_pool_give(net.pool, two);
+    pl_pool_give(net.pool, one);
+    assert_ptr_equal(pl_pool_take(net.pool, 1), one);
+    assert_ptr_equal(pl_pool_take(net.pool, 1), two);
+    pl_connection_close(one);
+    pl_connection_close(two);
+    net_deinit(&net);
+}
+
+static void run_dropped(const struct step *script)
+{
+    const struct step *const scripts[] = {script};
+    NET(net, scripts);
+    fill(&net, 1);
+    assert_int_equal(net.pool->idle_count, 1);
+    upstream_open_gate(&net.upstream);
+    for (int turns = 0; net.pool->idle_count > 0; turns++) {
+        assert_true(turns < 100);
+        event_base_loop(net.base, EVLOOP_ONCE);
+    }
+    assert_null(pl_pool_take(net.pool, 1));
+    net_deinit(&net);
+}
+
+static void test_dropped_when_peer_closes_or_speaks(void **state)
+{
+    (void)state;
+    run_dropped(ANSWER_THEN_CLOSE);
+    run_dropped(ANSWER_THEN_SPEAK);
+}
+
+struct taking {
+    struct net *net;
+    struct pl_connection *taken;
+    size_t done;
+};
+
+static void on_take(evutil_socket_t fd, short what, void *arg)
+{
+    (void)fd;
+    (void)what;
+    struct taking *self = arg;
+    self->taken = pl_pool_take(self->net->pool, 1);
+    self->done = 1;
+}
+
+/** The answer to no question is in the socket and epoll has said so, but the pool's callback comes
+ *  after the one that takes. */
+static void test_stale_in_the_same_turn(void **state)
+{
+    (void)state;
+    const struct step *const scripts[] = {ANSWER_THEN_SPEAK};
+    NET(net, scripts);
+    fill(&net, 1);
+    struct taking taking = {.net = &net};
+    struct event first;
+    event_assign(&first, net.base, -1, 0, on_take, &taking);
+    struct pl_connection *idle = net.pool->idle;
+    upstream_open_gate(&net.upstream);
+    event_active(&first, EV_TIMEOUT, 0);
+    event_active(&idle->read_event, EV_READ, 0);
+    run_until_count(net.base, &taking.done, 1);
+    assert_null(taking.taken);
+    assert_int_equal(net.pool->idle_count, 0);
+    net_deinit(&net);
+}
+
+/** One that has been idle for long is asked before it is used. */
+static void test_stale_after_long_idleness(void **state)
+{
+    (void)state;
+    const struct step *const scripts[] = {ANSWER_THEN_CLOSE};
+    NET(net, scripts);
+    fill(&net, 1);
+    upstream_open_gate(&net.upstream);
+    net.pool->idle->idle_since_ms -= 1000;
+    assert_null(pl_pool_take(net.pool, 1));
+    net_deinit(&net);
+}
+
+static void test_oldest_makes_room(void **state)
+{
+    (void)state;
+    const struct step *const scripts[] = {ANSWER_ONCE, ANSWER_ONCE, ANSWER_ONCE};
+    NET(net, scripts);
+    net.endpoint.max_idle = 2;
+    fill(&net, 3);
+    assert_int_equal(net.pool->idle_count, 2);
+    assert_null(pl_pool_take(net.pool, 1));
+    run_until_count(net.base, &net.upstream.ended_count, 1);
+    net_deinit(&net);
+}
+
+static void test_nothing_kept(void **state)
+{
+    (void)state;
+    const struct step *const scripts[] = {ANSWER_ONCE};
+    NET(net, scripts);
+    net.endpoint.max_idle = 0;
+    fill(&net, 1);
+    assert_int_equal(net.pool->idle_count, 0);
+    net_deinit(&net);
+}
+
+static void test_sweep(void **state)
+{
+    (void)state;
+    const struct step *const scripts[] = {ANSWER_ONCE, ANSWER_ONCE, ANSWER_ONCE};
+    NET(net, scripts);
+    net.endpoint.idle_ms = 30;
+    fill(&net, 2);
+    run_until_count(net.base, &net.upstream.ended_count, 2);
+    assert_int_equal(net.pool->idle_count, 0);
+    struct record record = {0};
+    record_run(&record, &net, &PATIENT); /* and the sweep starts again */
+    run_until_count(net.base, &net.upstream.ended_count, 3);
+    assert_int_equal(net.pool->idle_count, 0);
+    net_deinit(&net);
+}
+
+/** The younger one stays when the older one has to go. */
+static void test_sweep_takes_the_old_only(void **state)
+{
+    (void)state;
+    const struct step *const scripts[] = {ANSWER_ONCE, ANSWER_ONCE};
+    NET(net, scripts);
+    net.endpoint.idle_ms = 2000;
+    fill(&net, 2);
+    net.pool->idle->next->idle_since_ms -= 2000;
+    event_active(net.pool->sweep_timer, EV_TIMEOUT, 0);
+    run_until_count(net.base, &net.upstream.ended_count, 1);
+    assert_int_equal(net.pool->idle_count, 1);
+    assert_int_equal(net.pool->idle->credential_tag, 2);
+    assert_true(event_pending(net.pool->sweep_timer, EV_TIMEOUT, NULL));
+    net_deinit(&net);
+}
+
+static void test_free_nothing(void **state)
+{
+    (void)state;
+    pl_pool_free(NULL);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_take_by_tag),
+        cmocka_unit_test(test_newest_first),
+        cmocka_unit_test(test_dropped_when_peer_closes_or_speaks),
+        cmocka_unit_test(test_stale_in_the_same_turn),
+        cmocka_unit_test(test_stale_after_long_idleness),
+        cmocka_unit_test(test_oldest_makes_room),
+        cmocka_unit_test(test_nothing_kept),
+        cmocka_unit_test(test_sweep),
+        cmocka_unit_test(test_sweep_takes_the_old_only),
+        cmocka_unit_test(test_free_nothing),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,312 @@
+/*
+ * Relay: the answer to the client, see request.h. Everything that commits a request goes through
+ * here: the upstream's answer passed on, an answer made by the policy, an error.
+ *
+ * A stream of events is passed on event by event: bytes after the last whole event are kept back, so
+ * that when the upstream is cut, what the client has is well-formed and an error event can follow.
+ * An answer that is not whole is never ended as if it were.
+ */
+#include "log.h"
+#include "request.h"
+#include <assert.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define TRAIL_VALUE_MAX_BYTES 4096
+
+/* ---- headers of every answer ----------------------------------------------------------------- */
+
+static void add_header(struct pl_headers *headers, struct pl_str name, struct pl_str value)
+{
+    if (pl_headers_add(headers, name, value) != PL_OK)
+        pl_log(PL_LOG_WARN, "answer header %.*s has an invalid value; left out", (int)name.len,
+               name.data);
+}
+
+static struct pl_str text(const char *value)
+{
+    return (struct pl_str){value, strlen(value)};
+}
+
+/* "primary/gpt-4;503;12ms, fallback/gpt-4;200;30ms" */
+static void add_trail_header(struct pl_request *self, struct pl_headers *headers)
+{
+    char value[TRAIL_VALUE_MAX_BYTES];
+    size_t len = 0;
+    for (size_t i = 0; i < self->trail_count && len < sizeof(value); i++) {
+        const struct pl_trail_entry *entry = &self->trail[i];
+        char status[16];
+        snprintf(status, sizeof(status), "%d", entry->status);
+        int n = snprintf(value + len, sizeof(value) - len, "%s%s;%s;%ums", i ? ", " : "",
+                         entry->target->name,
+                         entry->status ? status : pl_failure_name(entry->failure),
+                         entry->duration_ms);
+        if (len + (size_t)n >= sizeof(value))
+            break;
+        len += (size_t)n;
+    }
+    add_header(headers, PL_STR("x-perilune-trail"), (struct pl_str){value, len});
+}
+
+static void add_own_headers(struct pl_request *self, struct pl_headers *headers)
+{
+    char count[24];
+    if (self->runtime->is_simulator)
+        return;
+    add_header(headers, PL_STR("x-request-id"), text(self->id));
+    if (!self->runtime->topology->response_headers || self->trail_count == 0)
+        return;
+    snprintf(count, sizeof(count), "%zu", self->trail_count);
+    add_header(headers, PL_STR("x-perilune-target"),
+               text(self->trail[self->trail_count - 1].target->name));
+    add_header(headers, PL_STR("x-perilune-attempts"), text(count));
+    add_trail_header(self, headers);
+}
+
+static bool is_own_header(struct pl_str name)
+{
+    static const char prefix[] = "x-perilune-";
+    if (pl_str_equal_nocase(name, PL_STR("x-request-id")))
+        return true;
+    return name.len >= sizeof(prefix) - 1 &&
+           pl_str_equal_nocase((struct pl_str){name.data, sizeof(prefix) - 1},
+                               (struct pl_str){prefix, sizeof(prefix) - 1});
+}
+
+/* The upstream's end-to-end headers, then ours. */
+static const struct pl_headers *answer_headers(struct pl_request *self,
+                                               const struct pl_headers *from)
+{
+    struct pl_headers *headers = &self->runtime->scratch;
+    struct pl_str connection = {NULL, 0};
+    pl_headers_clear(headers);
+    if (from)
+        pl_headers_get(from, PL_STR("connection"), &connection);
+    for (size_t i = 0; from && i < from->count; i++) {
+        struct pl_str name = pl_headers_name(from, i);
+        if (pl_header_is_hop_by_hop(name) ||
+            (is_own_header(name) && !self->runtime->is_simulator) ||
+            (connection.len > 0 && pl_header_lists_token(connection, name)))
+            continue;
+        add_header(headers, name, pl_headers_value(from, i));
+    }
+    add_own_headers(self, headers);
+    return headers;
+}
+
+/* ---- the upstream's answer --------------------------------------------------------------------- */
+
+static void pause_for_client(struct pl_request *self)
+{
+    if (self->attempt && !self->paused) {
+        self->paused = true;
+        pl_attempt_pause(self->attempt);
+    }
+}
+
+static void write_client(struct pl_request *self, const char *data, size_t len)
+{
+    if (len > 0 && !pl_exchange_write(self->exchange, data, len))
+        pause_for_client(self);
+}
+
+/* Passes on the first `len` held bytes. */
+static void write_held(struct pl_request *self, size_t len)
+{
+    struct evbuffer *held = self->response.held;
+    while (len > 0) {
+        struct evbuffer_iovec piece;
+        if (evbuffer_peek(held, (ev_ssize_t)len, NULL, &piece, 1) < 1)
+            return;
+        size_t part = PL_MIN(piece.iov_len, len);
+        write_client(self, piece.iov_base, part);
+        evbuffer_drain(held, part);
+        len -= part;
+    }
+}
+
+static size_t held_bytes(const struct pl_response *response)
+{
+    return response->held ? evbuffer_get_length(response->held) : 0;
+}
+
+static void drop_held(struct pl_response *response)
+{
+    if (response->held)
+        evbuffer_free(response->held);
+    response->held = NULL;
+}
+
+static void hold_back(struct pl_response *response, const char *data, size_t len)
+{
+    if (!response->held)
+        response->held = evbuffer_new();
+    if (!response->held || evbuffer_add(response->held, data, len) != 0)
+        abort();
+}
+
+static void relay_events(struct pl_request *self, const char *data, size_t len)
+{
+    struct pl_response *response = &self->response;
+    size_t whole = pl_sse_feed(&response->sse, data, len);
+    if (whole > 0) {
+        write_held(self, held_bytes(response));
+        drop_held(response);
+        write_client(self, data, whole);
+    }
+    if (whole == len)
+        return;
+    hold_back(response, data + whole, len - whole);
+    /* an event too large to keep: from here on its bytes pass as they come */
+    if (held_bytes(response) > PL_EVENT_MAX_BYTES)
+        write_held(self, held_bytes(response));
+}
+
+void pl_request_relay_bytes(struct pl_request *self, const char *data, size_t len)
+{
+    if (self->response.is_sse)
+        relay_events(self, data, len);
+    else
+        write_client(self, data, len);
+}
+
+/* The last event of a stream that will not end well, so that the client's library raises. */
+static void write_error_event(struct pl_request *self, enum pl_failure failure)
+{
+    char message[256], event[512];
+    snprintf(message, sizeof(message), "The stream from %s ended early: %s",
+             self->response.target->name, pl_failure_name(failure));
+    size_t json_len;
+    char *json = pl_json_encode_string(message, strlen(message), &json_len);
+    int n = snprintf(event, sizeof(event),
+                     "data: {\"error\":{\"message\":%s,\"type\":\"upstream_error\",\"param\":null,"
+                     "\"code\":\"%s\"}}\n\n",
+                     json, pl_failure_name(failure));
+    free(json);
+    if (n > 0 && (size_t)n < sizeof(event))
+        write_client(self, event, (size_t)n);
+}
+
+/* A stream framed by the close of the connection is whole only if it says so itself. */
+static bool is_cut(const struct pl_response *response)
+{
+    return response->is_sse && response->framing == PL_FRAMING_EOF &&
+           !response->sse.seen_terminal;
+}
+
+static void end_relay(struct pl_request *self, enum pl_failure failure)
+{
+    struct pl_response *response = &self->response;
+    struct pl_exchange *exchange = self->exchange;
+    if (failure == PL_FAIL_NONE && is_cut(response))
+        failure = PL_FAIL_TRUNCATED;
+    response->failure = failure;
+    if (failure == PL_FAIL_NONE) {
+        write_held(self, held_bytes(response));
+        self->exchange = NULL;
+        pl_exchange_end(exchange);
+        return;
+    }
+    pl_log(PL_LOG_WARN, "request %s: answer of %s broke off: %s %s", self->id,
+           response->target->name, pl_failure_name(failure), response->detail);
+    self->trail[self->trail_count - 1].failure = failure;
+    if (response->is_sse)
+        write_error_event(self, failure);
+    self->exchange = NULL;
+    pl_exchange_abort(exchange, false);
+}
+
+void pl_request_relay_done(struct pl_request *self, enum pl_failure failure)
+{
+    if (self->attempt) {
+        pl_attempt_cancel(self->attempt);
+        self->attempt = NULL;
+    }
+    end_relay(self, failure);
+    pl_request_wake(self, PL_WAIT_RELAY);
+}
+
+/* What is declared to the client; an error whose body broke off is sent as far as it came. */
+static int64_t declared_length(const struct pl_response *response)
+{
+    if (response->status >= 400 && response->failure != PL_FAIL_NONE)
+        return (int64_t)held_bytes(response);
+    if (response->complete && !response->is_sse && response->framing != PL_FRAMING_NONE)
+        return (int64_t)held_bytes(response);
+    return response->content_length_bytes;
+}
+
+bool pl_request_relay(struct pl_request *self)
+{
+    struct pl_response *response = &self->response;
+    assert(response->live && !self->committed);
+    bool is_broken_error = response->status >= 400 && response->failure != PL_FAIL_NONE;
+    self->committed = true;
+    self->status = response->status;
+    response->intake = PL_INTAKE_RELAYING;
+    pl_exchange_start(self->exchange, response->status, answer_headers(self, &response->headers),
+                      declared_length(response));
+    if (response->is_sse) {
+        write_held(self, response->held_whole_bytes);
+        if (held_bytes(response) == 0)
+            drop_held(response);
+    } else {
+        write_held(self, held_bytes(response));
+        drop_held(response);
+    }
+    if (self->attempt) {
+        if (!self->paused)
+            pl_attempt_resume(self->attempt);
+        return false;
+    }
+    end_relay(self, is_broken_error ? PL_FAIL_NONE : response->failure);
+    return true;
+}
+
+/* ---- answers made here ------------------------------------------------------------------------- */
+
+void pl_request_respond(struct pl_request *self, int status, const struct pl_headers *headers,
+                        const char *body, size_t len)
+{
+    struct pl_exchange *exchange = self->exchange;
+    assert(!self->committed);
+    self->committed = true;
+    self->status = status;
+    self->exchange = NULL;
+    pl_exchange_reply(exchange, status, answer_headers(self, headers), body, len);
+}
+
+void pl_request_fail(struct pl_request *self, int status, const char *type, const char *code,
+                     const char *message)
+{
+    char body[1024];
+    size_t json_len;
+    struct pl_headers headers;
+    char *json = pl_json_encode_string(message, strlen(message), &json_len);
+    int len = snprintf(body, sizeof(body),
+                       "{\"error\":{\"message\":%s,\"type\":\"%s\",\"param\":null,\"code\":\"%s\"}}",
+                       json, type, code);
+    free(json);
+    assert(len > 0 && (size_t)len < sizeof(body));
+    pl_headers_init(&headers);
+    add_header(&headers, PL_STR("Content-Type"), PL_STR("application/json"));
+    pl_request_respond(self, status, &headers, body, (size_t)len);
+    pl_headers_deinit(&headers);
+}
+
+void pl_request_start_answer(struct pl_request *self, int status, const struct pl_headers *headers)
+{
+    assert(!self->committed);
+    self->committed = true;
+    self->status = status;
+    pl_exchange_start(self->exchange, status, answer_headers(self, headers), -1);
+}
+
+void pl_request_abort(struct pl_request *self, bool at_once)
+{
+    struct pl_exchange *exchange = self->exchange;
+    self->exchange = NULL;
+    self->committed = true;
+    pl_exchange_abort(exchange, at_once);
+}

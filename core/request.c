@@ -1,0 +1,457 @@
+/*
+ * Request: see request.h. This file: life, body, waking the policy, deadline, client gone, end.
+ *
+ * Re-entry: pl_request_wake runs Lua, which may start, drop or answer anything; after it the request
+ * may be gone. So every caller wakes last and touches nothing afterwards.
+ */
+#include "request.h"
+#include "log.h"
+#include <assert.h>
+#include <lauxlib.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static void request_end(struct pl_request *self);
+
+/* ---- the runtime --------------------------------------------------------------------------- */
+
+void pl_runtime_init(struct pl_runtime *self, struct event_base *base,
+                     const struct pl_topology *topology, struct pl_vm *vm,
+                     struct pl_resolver *resolver)
+{
+    self->base = base;
+    self->topology = topology;
+    self->vm = vm;
+    self->entry_ref = self->targets_ref = LUA_NOREF;
+    TAILQ_INIT(&self->active);
+    TAILQ_INIT(&self->spare);
+    pl_headers_init(&self->scratch);
+    pl_headers_init(&self->policy_headers);
+    self->pools = pl_xcalloc(topology->provider_count + 1, sizeof(*self->pools));
+    for (size_t i = 0; i < topology->provider_count; i++)
+        self->pools[i] = pl_pool_new(base, resolver, &topology->providers[i].endpoint);
+}
+
+static void request_free(struct pl_request *self)
+{
+    pl_json_deinit(&self->json);
+    pl_json_splice_deinit(&self->splice);
+    pl_headers_deinit(&self->response.headers);
+    free(self->edits);
+    free(self->trail);
+    free(self->head);
+    free(self->pieces);
+    free(self);
+}
+
+void pl_runtime_end_all(struct pl_runtime *self)
+{
+    struct pl_request *request;
+    while ((request = TAILQ_FIRST(&self->active))) {
+        if (request->exchange)
+            pl_request_abort(request, true);
+        request_end(request);
+    }
+}
+
+void pl_runtime_deinit(struct pl_runtime *self)
+{
+    struct pl_request *request;
+    assert(TAILQ_EMPTY(&self->active));
+    while ((request = TAILQ_FIRST(&self->spare))) {
+        TAILQ_REMOVE(&self->spare, request, link);
+        request_free(request);
+    }
+    for (size_t i = 0; i < self->topology->provider_count; i++)
+        pl_pool_free(self->pools[i]);
+    free(self->pools);
+    pl_headers_deinit(&self->scratch);
+    pl_headers_deinit(&self->policy_headers);
+}
+
+/* ---- begin --------------------------------------------------------------------------------- */
+
+static void on_deadline(evutil_socket_t fd, short what, void *arg);
+static void on_wait_timer(evutil_socket_t fd, short what, void *arg);
+
+static struct pl_request *request_new(struct pl_runtime *runtime)
+{
+    struct pl_request *self = TAILQ_FIRST(&runtime->spare);
+    if (self) {
+        TAILQ_REMOVE(&runtime->spare, self, link);
+    } else {
+        self = pl_xcalloc(1, sizeof(*self));
+        self->runtime = runtime;
+        pl_json_init(&self->json);
+        pl_json_splice_init(&self->splice);
+        pl_headers_init(&self->response.headers);
+        event_assign(&self->deadline_timer, runtime->base, -1, 0, on_deadline, self);
+        event_assign(&self->wait_timer, runtime->base, -1, 0, on_wait_timer, self);
+    }
+    TAILQ_INSERT_TAIL(&runtime->active, self, link);
+    runtime->active_count++;
+    pl_coroutine_init(&self->coroutine, runtime->vm);
+    self->start_ms = pl_now_ms();
+    return self;
+}
+
+/* A client's id is kept when it is short and printable; otherwise one is made. */
+static void take_id(struct pl_request *self, const struct pl_headers *headers)
+{
+    struct pl_str id;
+    bool usable = pl_headers_get(headers, PL_STR("x-request-id"), &id) && id.len > 0 &&
+                  id.len <= PL_REQUEST_ID_MAX;
+    for (size_t i = 0; usable && i < id.len; i++)
+        usable = id.data[i] > ' ' && id.data[i] < 127;
+    if (usable) {
+        memcpy(self->id, id.data, id.len);
+        self->id[id.len] = '\0';
+        return;
+    }
+    snprintf(self->id, sizeof(self->id), "%016llx%016llx", (unsigned long long)pl_random_u64(),
+             (unsigned long long)pl_random_u64());
+}
+
+static bool contains_nocase(struct pl_str text, const char *word)
+{
+    size_t len = strlen(word);
+    for (size_t i = 0; i + len <= text.len; i++) {
+        if (pl_str_equal_nocase((struct pl_str){text.data + i, len}, (struct pl_str){word, len}))
+            return true;
+    }
+    return false;
+}
+
+/* curl sends -d as a form unless told otherwise: what is no form or file is read as JSON. */
+static enum pl_body_kind body_kind(struct pl_str body, const struct pl_headers *headers)
+{
+    struct pl_str type;
+    if (body.len == 0)
+        return PL_BODY_NONE;
+    if (!pl_headers_get(headers, PL_STR("content-type"), &type) || contains_nocase(type, "json") ||
+        contains_nocase(type, "x-www-form-urlencoded") || contains_nocase(type, "text/plain"))
+        return PL_BODY_JSON;
+    if (contains_nocase(type, "multipart/form-data"))
+        return PL_BODY_MULTIPART;
+    return PL_BODY_OPAQUE;
+}
+
+static void take_model(struct pl_request *self, const char *data, size_t len)
+{
+    self->model = pl_xstrndup(data, len);
+    self->model_len = len;
+}
+
+/* Reads model and stream from the top level. `error` gets a sentence when the body is refused. */
+static int read_json(struct pl_request *self, char *error, size_t error_size)
+{
+    if (pl_json_scan(&self->json, self->body.data, self->body.len) != PL_OK) {
+        snprintf(error, error_size, "The request body is not usable JSON: %s at byte %zu.",
+                 self->json.error, self->json.error_offset);
+        return PL_ERR_SYNTAX;
+    }
+    const struct pl_json_member *model = pl_json_find(&self->json, PL_STR("model"));
+    if (model && model->type != PL_JSON_STRING) {
+        snprintf(error, error_size, "'model' must be a string.");
+        return PL_ERR_SYNTAX;
+    }
+    if (model) {
+        self->model = pl_json_decode_string(self->body.data + model->value_start, model->value_len,
+                                            &self->model_len);
+        if (!self->model) {
+            snprintf(error, error_size, "'model' is not a valid string.");
+            return PL_ERR_SYNTAX;
+        }
+    }
+    const struct pl_json_member *stream = pl_json_find(&self->json, PL_STR("stream"));
+    self->stream = stream && stream->type == PL_JSON_TRUE;
+    return PL_OK;
+}
+
+static int read_multipart(struct pl_request *self, char *error, size_t error_size)
+{
+    struct pl_str type;
+    char boundary[71];
+    size_t boundary_len;
+    const char *why = "the boundary parameter is missing or broken";
+    if (!pl_headers_get(pl_exchange_headers(self->exchange), PL_STR("content-type"), &type) ||
+        pl_multipart_boundary(type, boundary, &boundary_len) != PL_OK ||
+        pl_multipart_find(self->body.data, self->body.len,
+                          (struct pl_str){boundary, boundary_len}, PL_STR("model"),
+                          &self->model_field, &why) != PL_OK) {
+        snprintf(error, error_size, "The multipart body is not usable: %s.", why);
+        return PL_ERR_SYNTAX;
+    }
+    if (self->model_field.found)
+        take_model(self, self->body.data + self->model_field.value_start,
+                   self->model_field.value_len);
+    return PL_OK;
+}
+
+static int read_body(struct pl_request *self, char *error, size_t error_size)
+{
+    self->body = pl_exchange_body(self->exchange);
+    if (self->runtime->is_simulator)
+        return PL_OK;
+    self->body_kind = body_kind(self->body, pl_exchange_headers(self->exchange));
+    if (self->body_kind == PL_BODY_JSON)
+        return read_json(self, error, error_size);
+    if (self->body_kind == PL_BODY_MULTIPART)
+        return read_multipart(self, error, error_size);
+    return PL_OK;
+}
+
+/* "." and ".." segments, escaped ones too, could lead an upstream out of its API's path. */
+static bool has_dot_segment(struct pl_str path)
+{
+    size_t dots = 0, others = 0;
+    for (size_t i = 0; i <= path.len; i++) {
+        if (i == path.len || path.data[i] == '/' || path.data[i] == '\\') {
+            if (others == 0 && (dots == 1 || dots == 2))
+                return true;
+            dots = others = 0;
+        } else if (path.data[i] == '.') {
+            dots++;
+        } else if (i + 2 < path.len && path.data[i] == '%' && path.data[i + 1] == '2' &&
+                   (path.data[i + 2] | 32) == 'e') {
+            dots++;
+            i += 2;
+        } else {
+            others++;
+        }
+    }
+    return false;
+}
+
+static void on_gone(void *arg)
+{
+    struct pl_request *self = arg;
+    self->exchange = NULL;
+    self->client_gone = true;
+    self->status = 499;
+    assert(self->coroutine.state != PL_COROUTINE_RUNNING);
+    request_end(self);
+}
+
+static void on_writable(void *arg)
+{
+    struct pl_request *self = arg;
+    if (self->paused) {
+        self->paused = false;
+        if (self->attempt)
+            pl_attempt_resume(self->attempt);
+    }
+    if (self->wait == PL_WAIT_WRITABLE) /* from a fresh turn: we are inside the client's buffer */
+        event_active(&self->wait_timer, EV_TIMEOUT, 0);
+}
+
+static const struct pl_exchange_ops exchange_ops = {.on_gone = on_gone, .on_writable = on_writable};
+
+/* Pushes entry(pointer) onto the new thread: neither can fail for want of memory. */
+static int start_policy(struct pl_request *self)
+{
+    if (pl_coroutine_open(&self->coroutine) != PL_OK)
+        return PL_ERR_LIMIT;
+    lua_State *L = self->coroutine.thread;
+    lua_rawgeti(L, LUA_REGISTRYINDEX, self->runtime->entry_ref);
+    lua_pushlightuserdata(L, self);
+    return PL_OK;
+}
+
+static void run_policy(struct pl_request *self, int arg_count);
+
+void pl_request_begin(struct pl_exchange *exchange, void *runtime)
+{
+    struct pl_request *self = request_new(runtime);
+    char error[256];
+    self->exchange = exchange;
+    take_id(self, pl_exchange_headers(exchange));
+    if (has_dot_segment(pl_exchange_path(exchange))) {
+        pl_request_fail(self, 400, "invalid_request_error", "invalid_path",
+                        "The path has '.' or '..' segments.");
+    } else if (read_body(self, error, sizeof(error)) != PL_OK) {
+        pl_request_fail(self, 400, "invalid_request_error", "invalid_body", error);
+    } else if (start_policy(self) != PL_OK) {
+        pl_request_fail(self, 500, "server_error", "out_of_memory",
+                        "The policy engine is out of memory.");
+    } else {
+        pl_exchange_set_ops(exchange, &exchange_ops, self);
+        run_policy(self, 1);
+        return;
+    }
+    request_end(self);
+}
+
+/* ---- the policy ---------------------------------------------------------------------------- */
+
+static void answer_for_policy_error(struct pl_request *self)
+{
+    pl_log(PL_LOG_ERROR, "request %s: policy failed: %s", self->id, self->coroutine.error);
+    if (!self->exchange)
+        return;
+    if (self->committed)
+        pl_request_abort(self, false);
+    else
+        pl_request_fail(self, 500, "server_error", "policy_error",
+                        "The gateway's policy failed while it handled this request.");
+}
+
+static void policy_ended(struct pl_request *self, enum pl_coroutine_result result)
+{
+    if (result == PL_COROUTINE_WAITS && self->wait != PL_WAIT_NONE)
+        return;
+    if (result == PL_COROUTINE_WAITS)
+        snprintf(self->coroutine.error, sizeof(self->coroutine.error), "yielded by itself");
+    if (result == PL_COROUTINE_DONE && self->exchange)
+        snprintf(self->coroutine.error, sizeof(self->coroutine.error),
+                 "it returned without an answer");
+    if (result != PL_COROUTINE_DONE || self->exchange)
+        answer_for_policy_error(self);
+    request_end(self);
+}
+
+static void run_policy(struct pl_request *self, int arg_count)
+{
+    struct pl_runtime *runtime = self->runtime;
+    assert(!runtime->running);
+    runtime->running = self;
+    enum pl_coroutine_result result = pl_coroutine_resume(&self->coroutine, arg_count);
+    runtime->running = NULL;
+    policy_ended(self, result);
+}
+
+void pl_request_wake(struct pl_request *self, enum pl_wait wait)
+{
+    if (self->wait != wait || self->coroutine.state != PL_COROUTINE_WAITING)
+        return;
+    self->wait = PL_WAIT_NONE;
+    run_policy(self, 0);
+}
+
+/* ---- time ---------------------------------------------------------------------------------- */
+
+static void arm(struct event *timer, uint64_t duration_ms)
+{
+    struct timeval tv = {(time_t)(duration_ms / 1000), (suseconds_t)(duration_ms % 1000) * 1000};
+    event_add(timer, &tv);
+}
+
+void pl_request_set_deadline(struct pl_request *self, uint64_t duration_ms)
+{
+    self->deadline_ms = self->start_ms + duration_ms;
+    arm(&self->deadline_timer, pl_request_remaining_ms(self));
+}
+
+uint64_t pl_request_remaining_ms(const struct pl_request *self)
+{
+    uint64_t now_ms = pl_now_ms();
+    if (self->deadline_ms == 0)
+        return UINT64_MAX;
+    return self->deadline_ms > now_ms ? self->deadline_ms - now_ms : 0;
+}
+
+void pl_request_arm_timer(struct pl_request *self, uint64_t duration_ms)
+{
+    arm(&self->wait_timer, duration_ms);
+}
+
+static void on_wait_timer(evutil_socket_t fd, short what, void *arg)
+{
+    (void)fd;
+    (void)what;
+    struct pl_request *self = arg;
+    switch (self->wait) {
+    case PL_WAIT_TIMER:
+    case PL_WAIT_WRITABLE:
+        pl_request_wake(self, self->wait);
+        break;
+    case PL_WAIT_ANSWER:
+        pl_request_gate_timeout(self);
+        break;
+    default:
+        break;
+    }
+}
+
+/* Whatever the policy waits for ends now; from here on every send fails at once. */
+static void on_deadline(evutil_socket_t fd, short what, void *arg)
+{
+    (void)fd;
+    (void)what;
+    struct pl_request *self = arg;
+    self->past_deadline = true;
+    switch (self->wait) {
+    case PL_WAIT_ANSWER:
+    case PL_WAIT_BODY:
+        pl_request_expire_answer(self);
+        break;
+    case PL_WAIT_RELAY:
+        pl_request_relay_done(self, PL_FAIL_TIMEOUT_DEADLINE);
+        break;
+    case PL_WAIT_WRITABLE:
+        pl_request_abort(self, false);
+        pl_request_wake(self, PL_WAIT_WRITABLE);
+        break;
+    case PL_WAIT_TIMER:
+        event_del(&self->wait_timer);
+        pl_request_wake(self, PL_WAIT_TIMER);
+        break;
+    case PL_WAIT_NONE:
+        break;
+    }
+}
+
+/* ---- edits --------------------------------------------------------------------------------- */
+
+int pl_request_edit(struct pl_request *self, const char *key, const char *value_json)
+{
+    struct pl_request_edit *edit = NULL;
+    for (size_t i = 0; i < self->edit_count && !edit; i++) {
+        if (strcmp(self->edits[i].key, key) == 0)
+            edit = &self->edits[i];
+    }
+    if (!edit) {
+        if (self->edit_count == PL_REQUEST_EDITS_MAX)
+            return PL_ERR_LIMIT;
+        if (!self->edits)
+            self->edits = pl_xcalloc(PL_REQUEST_EDITS_MAX, sizeof(*self->edits));
+        edit = &self->edits[self->edit_count++];
+        *edit = (struct pl_request_edit){.key = pl_xstrdup(key)};
+    }
+    free(edit->value);
+    edit->value = value_json ? pl_xstrdup(value_json) : NULL;
+    return PL_OK;
+}
+
+/* ---- end ----------------------------------------------------------------------------------- */
+
+/* Releases everything and recycles the record. The exchange has been answered or is gone. */
+static void request_end(struct pl_request *self)
+{
+    struct pl_runtime *runtime = self->runtime;
+    assert(!self->exchange);
+    pl_request_drop_answer(self);
+    event_del(&self->deadline_timer);
+    event_del(&self->wait_timer);
+    pl_coroutine_close(&self->coroutine);
+    for (size_t i = 0; i < self->edit_count; i++) {
+        free(self->edits[i].key);
+        free(self->edits[i].value);
+    }
+    free(self->model);
+    free(self->route);
+    self->model = self->route = NULL;
+    self->model_len = self->edit_count = self->trail_count = 0;
+    self->model_field = (struct pl_multipart_field){0};
+    self->stream = self->committed = self->paused = self->client_gone = false;
+    self->past_deadline = false;
+    self->wait = PL_WAIT_NONE;
+    self->deadline_ms = 0;
+    self->status = 0;
+    self->body = PL_STR("");
+    self->serial++;
+    TAILQ_REMOVE(&runtime->active, self, link);
+    runtime->active_count--;
+    TAILQ_INSERT_HEAD(&runtime->spare, self, link);
+}

@@ -1,0 +1,205 @@
+/*
+ * Request: one client request from arrival to end: its body as data, its policy run, its tries, its
+ * answer. The only place where the network half and the script half meet.
+ *
+ * Thread: one worker. A request owns its exchange (until answered), its coroutine and at most one
+ * attempt. Records are recycled, never given back while the runtime lives, and carry a serial
+ * number, so that what Lua still holds of an ended request is recognised as such.
+ *
+ *   request.c  life: begin, wake the policy, deadline, client gone, end
+ *   send.c     one try: the upstream's request, and what its answer does before the commit
+ *   relay.c    the commit: the answer to the client
+ */
+#ifndef PL_REQUEST_H
+#define PL_REQUEST_H
+
+#include "attempt.h"
+#include "base.h"
+#include "coroutine.h"
+#include "json.h"
+#include "multipart.h"
+#include "server.h"
+#include "sse.h"
+#include "target.h"
+#include <event2/event_struct.h>
+#include <sys/queue.h>
+
+#define PL_REQUEST_ID_MAX        128
+#define PL_TRAIL_MAX             64
+#define PL_HELD_MAX_BYTES        65536
+#define PL_COLLECT_MAX_BYTES     (1024 * 1024)
+#define PL_EVENT_MAX_BYTES       (1024 * 1024)
+#define PL_REQUEST_EDITS_MAX     64
+
+/** What the policy of a request waits for. */
+enum pl_wait {
+    PL_WAIT_NONE,
+    PL_WAIT_ANSWER,   /* head (or first event, or error body) of the upstream's answer */
+    PL_WAIT_BODY,     /* the rest of an answer that the policy wants to read */
+    PL_WAIT_RELAY,    /* the end of the answer that is being relayed */
+    PL_WAIT_WRITABLE, /* the client to take what the policy has written */
+    PL_WAIT_TIMER,    /* a sleep */
+};
+
+/** Where the bytes of the upstream's answer go. */
+enum pl_intake {
+    PL_INTAKE_GATED,      /* held until the first event */
+    PL_INTAKE_HELD,       /* held until the policy decides; reading stops at PL_HELD_MAX_BYTES */
+    PL_INTAKE_COLLECTING, /* held whole for the policy, up to PL_COLLECT_MAX_BYTES */
+    PL_INTAKE_RELAYING,   /* to the client */
+};
+
+struct pl_trail_entry {
+    const struct pl_target *target;
+    int status;              /* 0: no answer, see failure */
+    enum pl_failure failure;
+    uint32_t duration_ms;
+};
+
+/** The upstream's answer to the last try, as long as the next try has not dropped it. */
+struct pl_response {
+    bool live;
+    uint32_t serial; /* grows with every try, so that stale Lua objects are recognised */
+    const struct pl_target *target;
+    int status;
+    struct pl_headers headers;
+    enum pl_framing framing;
+    int64_t content_length_bytes; /* < 0: not declared */
+    bool is_sse;
+    bool complete;           /* the body has been read to its end */
+    enum pl_failure failure; /* how it ended after the head; NONE while it lasts */
+    char detail[160];        /* of the failure, before or after the head */
+    uint32_t head_ms;
+    enum pl_intake intake;
+    struct evbuffer *held;   /* bytes not passed on yet; NULL while none were */
+    size_t held_whole_bytes; /* of these, up to the end of the last whole event */
+    struct pl_sse sse;
+};
+
+enum pl_body_kind { PL_BODY_NONE, PL_BODY_JSON, PL_BODY_MULTIPART, PL_BODY_OPAQUE };
+
+struct pl_request_edit {
+    char *key, *value; /* value is raw JSON; NULL: unset */
+};
+
+struct pl_runtime;
+
+struct pl_request {
+    struct pl_runtime *runtime;
+    uint64_t serial;
+    struct pl_exchange *exchange; /* NULL once answered or gone */
+    struct pl_coroutine coroutine;
+    enum pl_wait wait;
+    char id[PL_REQUEST_ID_MAX + 1];
+    char *route; /* for the log */
+
+    enum pl_body_kind body_kind;
+    struct pl_str body;
+    struct pl_json json;
+    struct pl_multipart_field model_field;
+    char *model; /* decoded; NULL when the body has none */
+    size_t model_len;
+    bool stream;
+    struct pl_request_edit *edits; /* PL_REQUEST_EDITS_MAX of them once one is made */
+    size_t edit_count;
+
+    struct pl_attempt *attempt;
+    const struct pl_target *attempt_target;
+    uint64_t attempt_start_ms;
+    char *head; /* of the upstream's request */
+    size_t head_len, head_cap;
+    struct pl_json_splice splice;
+    struct iovec *pieces;
+    size_t piece_cap;
+    struct pl_response response;
+    struct pl_trail_entry *trail; /* grown by need, up to PL_TRAIL_MAX */
+    size_t trail_count, trail_cap;
+
+    uint64_t start_ms, deadline_ms; /* deadline_ms 0: none */
+    struct event deadline_timer, wait_timer;
+    bool committed;     /* a head has gone to the client */
+    bool paused;        /* the attempt waits for the client to read */
+    bool client_gone;
+    bool past_deadline;
+    int status;         /* of the answer; 499 when the client left */
+
+    TAILQ_ENTRY(pl_request) link; /* in runtime->active, or runtime->spare */
+};
+
+TAILQ_HEAD(pl_request_list, pl_request);
+
+/** What the requests of one worker share. */
+struct pl_runtime {
+    struct event_base *base;
+    const struct pl_topology *topology;
+    struct pl_vm *vm;
+    struct pl_pool **pools; /* by provider index */
+    int entry_ref;          /* registry: function(pointer) that runs the handler */
+    int targets_ref;        /* registry: array of target objects */
+    struct pl_request_list active, spare;
+    size_t active_count;
+    bool is_simulator; /* bodies are its own to check, answers its own to label */
+    struct pl_request *running; /* whose policy runs right now */
+    struct pl_headers scratch;        /* of the answer being begun */
+    struct pl_headers policy_headers; /* as a policy gives them */
+};
+
+/** Readies the runtime; entry_ref and targets_ref are filled when the library is loaded. */
+void pl_runtime_init(struct pl_runtime *self, struct event_base *base,
+                     const struct pl_topology *topology, struct pl_vm *vm,
+                     struct pl_resolver *resolver);
+/** Ends every request; their clients are reset. */
+void pl_runtime_end_all(struct pl_runtime *self);
+/** Frees what pl_runtime_init made, when no request is left. The VM must still be open. */
+void pl_runtime_deinit(struct pl_runtime *self);
+
+/* ---- request.c ---- */
+
+/** Takes a whole request from the server and runs its policy. */
+void pl_request_begin(struct pl_exchange *exchange, void *runtime);
+/** Sets the deadline, counted from the request's start. */
+void pl_request_set_deadline(struct pl_request *self, uint64_t duration_ms);
+/** Milliseconds left; UINT64_MAX without a deadline. */
+uint64_t pl_request_remaining_ms(const struct pl_request *self);
+/** Goes on with the policy, if it waits for `wait`. The request may be gone afterwards. */
+void pl_request_wake(struct pl_request *self, enum pl_wait wait);
+/** Arms the timer that PL_WAIT_TIMER and the gate use. */
+void pl_request_arm_timer(struct pl_request *self, uint64_t duration_ms);
+/** Adds, replaces or (value NULL) removes a top-level member of the body sent upstream. */
+PL_NODISCARD int pl_request_edit(struct pl_request *self, const char *key, const char *value_json);
+
+/* ---- send.c ---- */
+
+/** Drops the last answer and starts a try. PL_ERR_LIMIT: the trail is full. */
+PL_NODISCARD int pl_request_send(struct pl_request *self, const struct pl_target *target);
+/** Ends the running try, if any, without a trace, and drops its answer. */
+void pl_request_drop_answer(struct pl_request *self);
+/** Writes the try down as ended with that status or failure. */
+void pl_request_add_trail(struct pl_request *self, int status, enum pl_failure failure);
+/** The deadline has passed: ends the try as timeout_deadline. */
+void pl_request_expire_answer(struct pl_request *self);
+/** No event came within the first-token limit: ends the try. */
+void pl_request_gate_timeout(struct pl_request *self);
+/** Reads the answer's body whole; true when it is there already, else wait for PL_WAIT_BODY. */
+bool pl_request_collect(struct pl_request *self);
+
+/* ---- relay.c ---- */
+
+/** Begins relaying the live answer; true when it has already ended, else wait for PL_WAIT_RELAY. */
+bool pl_request_relay(struct pl_request *self);
+/** Body bytes of the answer being relayed. */
+void pl_request_relay_bytes(struct pl_request *self, const char *data, size_t len);
+/** The end of the answer being relayed; ends the exchange. */
+void pl_request_relay_done(struct pl_request *self, enum pl_failure failure);
+/** Whole answer made here. `headers` may be NULL; x-request-id and the trail are added. */
+void pl_request_respond(struct pl_request *self, int status, const struct pl_headers *headers,
+                        const char *body, size_t len);
+/** OpenAI-form error answer. */
+void pl_request_fail(struct pl_request *self, int status, const char *type, const char *code,
+                     const char *message);
+/** Head of a streamed answer made by the policy. */
+void pl_request_start_answer(struct pl_request *self, int status, const struct pl_headers *headers);
+/** Breaks the client's connection. */
+void pl_request_abort(struct pl_request *self, bool at_once);
+
+#endif

@@ -1,0 +1,945 @@
+/*
+ * Server: see server.h. The listener's connections, from accept to close.
+ *
+ * A connection is evhttp's, with a guard (guard.h) on its input buffer that sees each byte before
+ * evhttp does. What the guard refuses never reaches evhttp: the read callback is taken away and a
+ * JSON error is written. What it accepts, evhttp frames and hands to on_evhttp_request. Answers are
+ * written here, straight to the socket when nothing is waiting; evhttp only learns that they ended
+ * (evhttp_send_reply_end), and goes on to the next request.
+ *
+ * Ownership: evhttp owns its connection and request; `struct connection` lives from on_bev until
+ * evhttp's close callback; an exchange lives from on_request to its answer or to on_gone. Nothing is
+ * freed in its own callback: a connection to be closed goes to the doomed list, which an event
+ * empties in the same loop turn.
+ *
+ * Deliberately not done: pipelining (bytes after a request are dropped and the connection is closed
+ * after the answer; RFC 9112 9.3.2 makes the client send again), HTTP/2, upgrades.
+ */
+#include "server.h"
+#include "log.h"
+#include "reply.h"
+#include <assert.h>
+#include <event2/bufferevent.h>
+#include <event2/bufferevent_ssl.h>
+#include <event2/http.h>
+#include <event2/http_struct.h>
+#include <event2/keyvalq_struct.h>
+#include <event2/listener.h>
+#include <netinet/in.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/queue.h>
+#include <sys/socket.h>
+
+#define LINGER_MS              2000
+#define ACCEPT_PAUSE_MS        50
+#define READ_AHEAD_BYTES       65536 /* input kept while an answer is being made */
+
+enum connection_state {
+    CONNECTION_READING,   /* the guard scans, evhttp parses */
+    CONNECTION_BUSY,      /* a request is with the owner */
+    CONNECTION_FLUSHING,  /* the answer is whole, its last bytes wait to be sent; evhttp goes on */
+    CONNECTION_CLOSING,   /* bytes wait to be sent, then the connection ends */
+    CONNECTION_REFUSED,   /* an error of ours waits to be sent */
+    CONNECTION_LINGERING, /* our side is shut; the peer's bytes are read and dropped */
+    CONNECTION_DOOMED,    /* on the doomed list */
+};
+
+struct connection {
+    struct pl_server *server;
+    struct bufferevent *bev;
+    struct evhttp_connection *evcon; /* known from the first loop turn on */
+    struct evbuffer_cb_entry *input_entry, *output_entry;
+    struct pl_exchange *exchange;
+    enum connection_state state;
+    struct pl_guard guard;
+    uint64_t since_ms;      /* start of what the state waits for */
+    uint64_t last_read_ms;
+    uint64_t last_drain_ms; /* when the client last took bytes */
+    bool reset_on_close;
+    bool flush_due;
+    bufferevent_data_cb evhttp_write_cb;
+    bufferevent_event_cb evhttp_event_cb;
+    TAILQ_ENTRY(connection) link;
+    SLIST_ENTRY(connection) queue_link; /* newcomers, to_flush or doomed: one at a time */
+    bool queued;
+};
+
+struct pl_exchange {
+    struct connection *connection;
+    struct evhttp_request *request;
+    struct pl_headers headers;
+    struct pl_str path, query;
+    const char *method;
+    const struct pl_exchange_ops *ops;
+    void *ops_arg;
+    bool started, chunked, bodiless, close_after, eof_framed;
+    struct pl_exchange *next_free;
+};
+
+SLIST_HEAD(connection_queue, connection);
+
+struct pl_server {
+    struct event_base *base;
+    struct evhttp *http;
+    struct evconnlistener *listener;
+    SSL_CTX *tls;
+    struct pl_server_limits limits;
+    struct pl_server_ops ops;
+    void *arg;
+    TAILQ_HEAD(, connection) connections;
+    size_t connection_count, exchange_count;
+    struct connection *completing; /* set by the guard just before evhttp's callback */
+    struct connection_queue newcomers, to_flush, doomed;
+    struct event *queue_event;  /* works the three queues off */
+    struct event *sweep_timer;
+    struct event *accept_timer; /* re-enables accept after EMFILE */
+    bool draining;
+    struct pl_exchange *free_exchanges;
+    struct pl_server *next_on_thread;
+};
+
+/* evconnlistener's error callback gets evhttp's pointer, so servers are found by it. */
+static _Thread_local struct pl_server *servers_on_thread;
+
+static void connection_doom(struct connection *self);
+static void try_flush(struct connection *self);
+
+/* ---- queues ------------------------------------------------------------------------------- */
+
+static void enqueue(struct connection *self, struct connection_queue *queue)
+{
+    struct pl_server *server = self->server;
+    if (self->queued)
+        return;
+    self->queued = true;
+    SLIST_INSERT_HEAD(queue, self, queue_link);
+    event_active(server->queue_event, EV_TIMEOUT, 0);
+}
+
+static void dequeue(struct connection *self)
+{
+    if (!self->queued)
+        return;
+    struct pl_server *server = self->server;
+    struct connection_queue *queues[] = {&server->newcomers, &server->to_flush, &server->doomed};
+    for (size_t i = 0; i < PL_COUNT(queues); i++) {
+        struct connection *other;
+        SLIST_FOREACH (other, queues[i], queue_link) {
+            if (other == self) {
+                SLIST_REMOVE(queues[i], self, connection, queue_link);
+                self->queued = false;
+                return;
+            }
+        }
+    }
+}
+
+static struct connection *queue_pop(struct connection_queue *queue)
+{
+    struct connection *first = SLIST_FIRST(queue);
+    if (first) {
+        SLIST_REMOVE_HEAD(queue, queue_link);
+        first->queued = false;
+    }
+    return first;
+}
+
+/* ---- exchanges ---------------------------------------------------------------------------- */
+
+static struct pl_exchange *exchange_new(struct connection *connection, struct evhttp_request *req)
+{
+    struct pl_server *server = connection->server;
+    struct pl_exchange *self = server->free_exchanges;
+    if (self) {
+        server->free_exchanges = self->next_free;
+    } else {
+        self = pl_xcalloc(1, sizeof(*self));
+        pl_headers_init(&self->headers);
+    }
+    struct pl_headers headers = self->headers;
+    *self = (struct pl_exchange){.connection = connection, .request = req, .headers = headers};
+    server->exchange_count++;
+    return self;
+}
+
+static void exchange_release(struct pl_exchange *self, struct pl_server *server)
+{
+    if (self->connection)
+        self->connection->exchange = NULL;
+    self->connection = NULL;
+    self->request = NULL;
+    self->ops = NULL;
+    pl_headers_clear(&self->headers);
+    self->next_free = server->free_exchanges;
+    server->free_exchanges = self;
+    server->exchange_count--;
+}
+
+static const char *method_name(enum evhttp_cmd_type type)
+{
+    switch (type) {
+    case EVHTTP_REQ_GET:
+        return "GET";
+    case EVHTTP_REQ_HEAD:
+        return "HEAD";
+    case EVHTTP_REQ_POST:
+        return "POST";
+    case EVHTTP_REQ_PUT:
+        return "PUT";
+    case EVHTTP_REQ_PATCH:
+        return "PATCH";
+    case EVHTTP_REQ_DELETE:
+        return "DELETE";
+    case EVHTTP_REQ_OPTIONS:
+        return "OPTIONS";
+    default:
+        return "UNKNOWN";
+    }
+}
+
+static struct pl_str str_of(const char *text)
+{
+    return (struct pl_str){text, strlen(text)};
+}
+
+static bool header_says(const struct pl_headers *headers, struct pl_str name, struct pl_str token)
+{
+    for (size_t i = 0; i < headers->count; i++) {
+        if (pl_str_equal_nocase(pl_headers_name(headers, i), name) &&
+            pl_header_lists_token(pl_headers_value(headers, i), token))
+            return true;
+    }
+    return false;
+}
+
+/* Copies what the owner may ask for out of evhttp's request. */
+static int exchange_fill(struct pl_exchange *self)
+{
+    struct evhttp_request *req = self->request;
+    struct evkeyval *field;
+    TAILQ_FOREACH (field, evhttp_request_get_input_headers(req), next) {
+        if (pl_headers_add(&self->headers, str_of(field->key), str_of(field->value)) != PL_OK)
+            return PL_ERR_SYNTAX;
+    }
+    const char *uri = evhttp_request_get_uri(req);
+    const char *question = strchr(uri, '?');
+    self->path = question ? (struct pl_str){uri, (size_t)(question - uri)} : str_of(uri);
+    self->query = question ? str_of(question + 1) : PL_STR("");
+    self->method = method_name(evhttp_request_get_command(req));
+    self->bodiless = evhttp_request_get_command(req) == EVHTTP_REQ_HEAD;
+    if (req->minor == 0)
+        self->close_after =
+            !header_says(&self->headers, PL_STR("connection"), PL_STR("keep-alive"));
+    else
+        self->close_after = header_says(&self->headers, PL_STR("connection"), PL_STR("close"));
+    return PL_OK;
+}
+
+/*
+ * Watches for the client's leaving while the answer is being made: evhttp's event callback stays,
+ * its read callback goes (a pipelined request would make it exit), reading goes on up to a mark. Its
+ * write callback goes too until the answer is whole: evhttp leaves the completion function of the
+ * last answer in place, and would end this one with it as soon as the first bytes are out.
+ */
+static void watch_client(struct connection *self)
+{
+    bufferevent_data_cb read_cb, write_cb;
+    bufferevent_event_cb event_cb;
+    void *arg;
+    bufferevent_getcb(self->bev, &read_cb, &write_cb, &event_cb, &arg);
+    self->evhttp_write_cb = write_cb;
+    self->evhttp_event_cb = event_cb;
+    bufferevent_setcb(self->bev, NULL, NULL, event_cb, arg);
+    bufferevent_setwatermark(self->bev, EV_READ, 0, READ_AHEAD_BYTES);
+    bufferevent_enable(self->bev, EV_READ);
+    bufferevent_disable(self->bev, EV_WRITE);
+}
+
+/* evhttp has sent the last byte of an answer and is about to wait for the next request. */
+static void on_reply_sent(struct evhttp_request *req, void *arg)
+{
+    struct connection *self = arg;
+    (void)req;
+    bufferevent_setwatermark(self->bev, EV_READ, 0, 0);
+    struct evbuffer *input = bufferevent_get_input(self->bev);
+    bool early_bytes = evbuffer_get_length(input) > 0;
+    if (early_bytes)
+        evbuffer_drain(input, evbuffer_get_length(input));
+    pl_guard_reset(&self->guard);
+    self->state = CONNECTION_READING;
+    self->since_ms = pl_now_ms();
+    if (early_bytes || self->server->draining)
+        connection_doom(self);
+}
+
+/* evhttp has read a message that the guard did not see the end of: it must not be served. */
+static void close_unguarded(struct pl_server *server, struct evhttp_connection *evcon)
+{
+    struct connection *self;
+    pl_log(PL_LOG_ERROR, "server: guard and parser disagree about a message; connection closed");
+    TAILQ_FOREACH (self, &server->connections, link) {
+        if (self->evcon == evcon)
+            connection_doom(self);
+    }
+}
+
+static void on_evhttp_request(struct evhttp_request *req, void *arg)
+{
+    struct pl_server *server = arg;
+    struct connection *connection = server->completing;
+    server->completing = NULL;
+    struct evhttp_connection *evcon = evhttp_request_get_connection(req);
+    if (!connection || connection->evcon != evcon) {
+        close_unguarded(server, evcon);
+        return;
+    }
+    struct pl_exchange *exchange = exchange_new(connection, req);
+    connection->exchange = exchange;
+    connection->state = CONNECTION_BUSY;
+    connection->last_drain_ms = connection->last_read_ms;
+    evhttp_request_set_on_complete_cb(req, on_reply_sent, connection);
+    watch_client(connection);
+    if (exchange_fill(exchange) != PL_OK) {
+        static const char body[] = "{\"error\":{\"message\":\"invalid header value\",\"type\":"
+                                   "\"invalid_request_error\",\"param\":null,\"code\":null}}";
+        pl_exchange_reply(exchange, 400, NULL, body, sizeof(body) - 1);
+        return;
+    }
+    server->ops.on_request(exchange, server->arg);
+}
+
+/* ---- refusing ----------------------------------------------------------------------------- */
+
+static void on_refused_event(struct bufferevent *bev, short what, void *arg)
+{
+    (void)bev;
+    (void)what;
+    connection_doom(arg);
+}
+
+static void on_linger_read(struct bufferevent *bev, void *arg)
+{
+    (void)arg;
+    struct evbuffer *input = bufferevent_get_input(bev);
+    evbuffer_drain(input, evbuffer_get_length(input));
+}
+
+/* The error is out: shut our side and drop what still comes, so that no reset destroys it. */
+static void on_refusal_sent(struct bufferevent *bev, void *arg)
+{
+    struct connection *self = arg;
+    if (self->state != CONNECTION_REFUSED)
+        return;
+    self->state = CONNECTION_LINGERING;
+    self->since_ms = pl_now_ms();
+    if (self->server->tls) {
+        connection_doom(self);
+        return;
+    }
+    shutdown(bufferevent_getfd(bev), SHUT_WR);
+    bufferevent_setcb(bev, on_linger_read, NULL, on_refused_event, self);
+    bufferevent_enable(bev, EV_READ);
+}
+
+static const char *refusal_code(int status)
+{
+    switch (status) {
+    case 405:
+        return "method_not_allowed";
+    case 408:
+        return "request_timeout";
+    case 413:
+        return "request_too_large";
+    case 414:
+        return "uri_too_long";
+    case 431:
+        return "headers_too_large";
+    default:
+        return "bad_request";
+    }
+}
+
+/* Answers a message that is not to be served, and ends the connection. `reason` is plain ASCII. */
+static void refuse(struct connection *self, int status, const char *reason)
+{
+    char body[512];
+    int len = snprintf(body, sizeof(body),
+                       "{\"error\":{\"message\":\"%s\",\"type\":\"invalid_request_error\","
+                       "\"param\":null,\"code\":\"%s\"}}",
+                       reason, refusal_code(status));
+    struct pl_headers headers;
+    pl_headers_init(&headers);
+    int rc = pl_headers_add(&headers, PL_STR("Content-Type"), PL_STR("application/json"));
+    if (status == 405)
+        rc |= pl_headers_add(&headers, PL_STR("Allow"), PL_STR("GET, HEAD, POST, PUT, PATCH, DELETE"));
+    assert(rc == PL_OK);
+    struct pl_reply reply = {.status = status,
+                             .minor_version = 1,
+                             .headers = &headers,
+                             .content_length_bytes = len,
+                             .close = true};
+    self->state = CONNECTION_REFUSED;
+    self->since_ms = pl_now_ms();
+    self->last_drain_ms = self->since_ms;
+    bufferevent_setcb(self->bev, NULL, on_refusal_sent, on_refused_event, self);
+    struct evbuffer *output = bufferevent_get_output(self->bev);
+    pl_reply_write_head(output, &reply);
+    evbuffer_add(output, body, (size_t)len);
+    bufferevent_enable(self->bev, EV_WRITE);
+    pl_headers_deinit(&headers);
+}
+
+/* ---- input -------------------------------------------------------------------------------- */
+
+/* Feeds the guard with bytes that have just been added; evhttp has not seen them yet. */
+static void scan(struct connection *self, struct evbuffer *input, size_t added)
+{
+    struct evbuffer_ptr at;
+    struct evbuffer_iovec pieces[32];
+    size_t skip = evbuffer_get_length(input) - added;
+    while (added > 0) {
+        if (evbuffer_ptr_set(input, &at, skip, EVBUFFER_PTR_SET) < 0)
+            return;
+        int count = evbuffer_peek(input, (ev_ssize_t)added, &at, pieces, PL_COUNT(pieces));
+        for (int i = 0; i < PL_MIN(count, (int)PL_COUNT(pieces)); i++) {
+            size_t used;
+            size_t len = PL_MIN(pieces[i].iov_len, added);
+            enum pl_guard_verdict verdict =
+                pl_guard_feed(&self->guard, pieces[i].iov_base, len, &used);
+            if (verdict == PL_GUARD_REFUSED) {
+                refuse(self, self->guard.status, self->guard.reason);
+                return;
+            }
+            if (verdict == PL_GUARD_DONE) {
+                self->server->completing = self;
+                return;
+            }
+            added -= len;
+            skip += len;
+        }
+    }
+}
+
+static void on_input(struct evbuffer *input, const struct evbuffer_cb_info *info, void *arg)
+{
+    struct connection *self = arg;
+    if (info->n_added == 0)
+        return;
+    self->last_read_ms = pl_now_ms();
+    if (self->state != CONNECTION_READING)
+        return;
+    if (!self->evcon) { /* bytes before the first queue turn: learn the connection now */
+        bufferevent_getcb(self->bev, NULL, NULL, NULL, (void **)&self->evcon);
+    }
+    if (self->guard.phase == PL_GUARD_IDLE)
+        self->since_ms = self->last_read_ms;
+    if (self->guard.phase != PL_GUARD_COMPLETE)
+        scan(self, input, info->n_added);
+}
+
+/* ---- output ------------------------------------------------------------------------------- */
+
+static void on_output(struct evbuffer *output, const struct evbuffer_cb_info *info, void *arg)
+{
+    struct connection *self = arg;
+    if (info->n_deleted == 0)
+        return;
+    self->last_drain_ms = pl_now_ms();
+    size_t left = evbuffer_get_length(output);
+    if (self->state == CONNECTION_CLOSING && left == 0) {
+        connection_doom(self);
+        return;
+    }
+    struct pl_exchange *exchange = self->exchange;
+    uint32_t high = self->server->limits.unsent_high_bytes;
+    if (exchange && exchange->ops && exchange->ops->on_writable && left <= high / 2 &&
+        left + info->n_deleted > high / 2)
+        exchange->ops->on_writable(exchange->ops_arg);
+}
+
+/* Writes at once what waits; what the kernel does not take is left to the event loop. */
+static void try_flush(struct connection *self)
+{
+    struct evbuffer *output = bufferevent_get_output(self->bev);
+    self->flush_due = false;
+    if (evbuffer_get_length(output) == 0)
+        return;
+    if (!self->server->tls) {
+        evbuffer_unfreeze(output, 1);
+        evbuffer_write(output, bufferevent_getfd(self->bev));
+        evbuffer_freeze(output, 1);
+    }
+    if (evbuffer_get_length(output) > 0)
+        bufferevent_enable(self->bev, EV_WRITE);
+}
+
+/* ---- closing ------------------------------------------------------------------------------ */
+
+static void connection_doom(struct connection *self)
+{
+    if (self->state == CONNECTION_DOOMED)
+        return;
+    self->state = CONNECTION_DOOMED;
+    bufferevent_disable(self->bev, EV_READ | EV_WRITE);
+    dequeue(self);
+    enqueue(self, &self->server->doomed);
+}
+
+/* RST now: the only end that a client of an answer without length cannot take for a clean one. */
+static void reset_socket(struct connection *self)
+{
+    struct sockaddr nowhere = {.sa_family = AF_UNSPEC};
+    int fd = bufferevent_getfd(self->bev);
+    if (fd >= 0)
+        (void)connect(fd, &nowhere, sizeof(nowhere));
+}
+
+/* evhttp is about to free its connection, whatever the reason. */
+static void on_evcon_close(struct evhttp_connection *evcon, void *arg)
+{
+    (void)evcon;
+    struct connection *self = arg;
+    struct pl_server *server = self->server;
+    struct pl_exchange *exchange = self->exchange;
+    dequeue(self);
+    TAILQ_REMOVE(&server->connections, self, link);
+    server->connection_count--;
+    if (server->completing == self)
+        server->completing = NULL;
+    evbuffer_remove_cb_entry(bufferevent_get_input(self->bev), self->input_entry);
+    evbuffer_remove_cb_entry(bufferevent_get_output(self->bev), self->output_entry);
+    if (exchange) {
+        const struct pl_exchange_ops *ops = exchange->ops;
+        void *ops_arg = exchange->ops_arg;
+        /* on EOF evhttp has let go of the request: it is ours to free */
+        struct evhttp_request *orphan =
+            evhttp_request_get_connection(exchange->request) ? NULL : exchange->request;
+        if (ops && ops->on_gone)
+            ops->on_gone(ops_arg);
+        exchange_release(exchange, server);
+        if (orphan)
+            evhttp_request_free(orphan);
+    }
+    free(self);
+}
+
+/* ---- the queues' event --------------------------------------------------------------------- */
+
+static void connection_adopt(struct connection *self)
+{
+    struct pl_server *server = self->server;
+    if (!self->evcon)
+        bufferevent_getcb(self->bev, NULL, NULL, NULL, (void **)&self->evcon);
+    evhttp_connection_set_closecb(self->evcon, on_evcon_close, self);
+    if (server->connection_count > server->limits.connections || server->draining) {
+        connection_doom(self);
+    }
+}
+
+static void on_queue(evutil_socket_t fd, short what, void *arg)
+{
+    (void)fd;
+    (void)what;
+    struct pl_server *server = arg;
+    struct connection *self;
+    while ((self = queue_pop(&server->newcomers)))
+        connection_adopt(self);
+    while ((self = queue_pop(&server->to_flush))) {
+        if (self->flush_due)
+            try_flush(self);
+    }
+    while ((self = queue_pop(&server->doomed))) {
+        if (self->reset_on_close)
+            reset_socket(self);
+        evhttp_connection_free(self->evcon);
+    }
+}
+
+/* ---- accepting ----------------------------------------------------------------------------- */
+
+static struct bufferevent *on_bev(struct event_base *base, void *arg)
+{
+    struct pl_server *server = arg;
+    struct bufferevent *bev;
+    if (server->tls)
+        bev = bufferevent_openssl_socket_new(base, -1, SSL_new(server->tls),
+                                             BUFFEREVENT_SSL_ACCEPTING, BEV_OPT_CLOSE_ON_FREE);
+    else
+        bev = bufferevent_socket_new(base, -1, BEV_OPT_CLOSE_ON_FREE);
+    if (!bev)
+        abort();
+    if (server->tls)
+        bufferevent_openssl_set_allow_dirty_shutdown(bev, 1);
+    struct connection *self = pl_xcalloc(1, sizeof(*self));
+    self->server = server;
+    self->bev = bev;
+    self->since_ms = self->last_read_ms = pl_now_ms();
+    pl_guard_init(&self->guard, &server->limits.message);
+    self->input_entry = evbuffer_add_cb(bufferevent_get_input(bev), on_input, self);
+    self->output_entry = evbuffer_add_cb(bufferevent_get_output(bev), on_output, self);
+    TAILQ_INSERT_TAIL(&server->connections, self, link);
+    server->connection_count++;
+    enqueue(self, &server->newcomers);
+    return bev;
+}
+
+static void on_accept_again(evutil_socket_t fd, short what, void *arg)
+{
+    (void)fd;
+    (void)what;
+    struct pl_server *server = arg;
+    if (server->listener && !server->draining)
+        evconnlistener_enable(server->listener);
+}
+
+/* Out of descriptors: without a pause the listener would spin. */
+static void on_accept_error(struct evconnlistener *listener, void *arg)
+{
+    for (struct pl_server *server = servers_on_thread; server; server = server->next_on_thread) {
+        if ((void *)server->http != arg)
+            continue;
+        pl_log(PL_LOG_ERROR, "server: accept failed: %s; pausing for %d ms",
+               evutil_socket_error_to_string(EVUTIL_SOCKET_ERROR()), ACCEPT_PAUSE_MS);
+        evconnlistener_disable(listener);
+        struct timeval pause = {0, ACCEPT_PAUSE_MS * 1000};
+        event_add(server->accept_timer, &pause);
+    }
+}
+
+/* ---- limits in time ------------------------------------------------------------------------ */
+
+static bool passed(uint64_t now_ms, uint64_t since_ms, uint32_t limit_ms)
+{
+    return limit_ms > 0 && now_ms > since_ms && now_ms - since_ms >= limit_ms;
+}
+
+static void sweep_reading(struct connection *self, uint64_t now_ms)
+{
+    const struct pl_server_limits *limits = &self->server->limits;
+    switch (self->guard.phase) {
+    case PL_GUARD_IDLE:
+        if (passed(now_ms, self->since_ms, limits->keepalive_idle_ms))
+            connection_doom(self);
+        break;
+    case PL_GUARD_IN_HEAD:
+        if (passed(now_ms, self->since_ms, limits->head_ms))
+            refuse(self, 408, "the request head took too long to arrive");
+        break;
+    case PL_GUARD_IN_BODY:
+        if (passed(now_ms, self->last_read_ms, limits->body_idle_ms))
+            refuse(self, 408, "the request body stopped arriving");
+        break;
+    case PL_GUARD_COMPLETE:
+        break;
+    }
+}
+
+static void sweep_connection(struct connection *self, uint64_t now_ms)
+{
+    const struct pl_server_limits *limits = &self->server->limits;
+    bool unsent = evbuffer_get_length(bufferevent_get_output(self->bev)) > 0;
+    switch (self->state) {
+    case CONNECTION_READING:
+        sweep_reading(self, now_ms);
+        break;
+    case CONNECTION_LINGERING:
+        if (passed(now_ms, self->since_ms, LINGER_MS))
+            connection_doom(self);
+        break;
+    case CONNECTION_BUSY:
+    case CONNECTION_FLUSHING:
+    case CONNECTION_CLOSING:
+    case CONNECTION_REFUSED:
+        if (unsent && passed(now_ms, self->last_drain_ms, limits->write_stall_ms)) {
+            self->reset_on_close = true;
+            connection_doom(self);
+        }
+        break;
+    case CONNECTION_DOOMED:
+        break;
+    }
+}
+
+static void on_sweep(evutil_socket_t fd, short what, void *arg)
+{
+    (void)fd;
+    (void)what;
+    struct pl_server *server = arg;
+    uint64_t now_ms = pl_now_ms();
+    struct connection *self, *next;
+    for (self = TAILQ_FIRST(&server->connections); self; self = next) {
+        next = TAILQ_NEXT(self, link);
+        sweep_connection(self, now_ms);
+    }
+}
+
+/* A quarter of the shortest limit, within 10 ms and 1 s: how late a limit may strike. */
+static uint32_t sweep_interval_ms(const struct pl_server_limits *limits)
+{
+    uint32_t all[] = {limits->head_ms, limits->body_idle_ms, limits->keepalive_idle_ms,
+                      limits->write_stall_ms};
+    uint32_t shortest_ms = 4000;
+    for (size_t i = 0; i < PL_COUNT(all); i++) {
+        if (all[i] > 0)
+            shortest_ms = PL_MIN(shortest_ms, all[i]);
+    }
+    return PL_MAX(10u, shortest_ms / 4);
+}
+
+/* ---- life ---------------------------------------------------------------------------------- */
+
+static void start_http(struct pl_server *self, int fd)
+{
+    self->http = evhttp_new(self->base);
+    if (!self->http)
+        abort();
+    evhttp_set_bevcb(self->http, on_bev, self);
+    evhttp_set_gencb(self->http, on_evhttp_request, self);
+    evhttp_set_default_content_type(self->http, NULL);
+    evhttp_set_allowed_methods(self->http, EVHTTP_REQ_GET | EVHTTP_REQ_HEAD | EVHTTP_REQ_POST |
+                                               EVHTTP_REQ_PUT | EVHTTP_REQ_PATCH |
+                                               EVHTTP_REQ_DELETE | EVHTTP_REQ_OPTIONS);
+    struct evhttp_bound_socket *bound = evhttp_accept_socket_with_handle(self->http, fd);
+    if (!bound)
+        abort();
+    self->listener = evhttp_bound_socket_get_listener(bound);
+    evconnlistener_set_error_cb(self->listener, on_accept_error);
+}
+
+struct pl_server *pl_server_new(struct event_base *base, int fd, SSL_CTX *tls,
+                                const struct pl_server_limits *limits,
+                                const struct pl_server_ops *ops, void *arg)
+{
+    struct pl_server *self = pl_xcalloc(1, sizeof(*self));
+    self->base = base;
+    self->tls = tls;
+    self->limits = *limits;
+    self->ops = *ops;
+    self->arg = arg;
+    TAILQ_INIT(&self->connections);
+    self->queue_event = event_new(base, -1, 0, on_queue, self);
+    self->accept_timer = event_new(base, -1, 0, on_accept_again, self);
+    self->sweep_timer = event_new(base, -1, EV_PERSIST, on_sweep, self);
+    start_http(self, fd);
+    uint32_t sweep_ms = sweep_interval_ms(limits);
+    struct timeval interval = {sweep_ms / 1000, (sweep_ms % 1000) * 1000};
+    event_add(self->sweep_timer, &interval);
+    self->next_on_thread = servers_on_thread;
+    servers_on_thread = self;
+    return self;
+}
+
+void pl_server_drain(struct pl_server *self)
+{
+    if (self->draining)
+        return;
+    self->draining = true;
+    evconnlistener_disable(self->listener);
+    struct connection *connection, *next;
+    for (connection = TAILQ_FIRST(&self->connections); connection; connection = next) {
+        next = TAILQ_NEXT(connection, link);
+        if (connection->state == CONNECTION_READING &&
+            connection->guard.phase == PL_GUARD_IDLE && connection->evcon)
+            connection_doom(connection);
+    }
+}
+
+size_t pl_server_connection_count(const struct pl_server *self)
+{
+    return self->connection_count;
+}
+
+size_t pl_server_exchange_count(const struct pl_server *self)
+{
+    return self->exchange_count;
+}
+
+static void forget_on_thread(struct pl_server *self)
+{
+    for (struct pl_server **at = &servers_on_thread; *at; at = &(*at)->next_on_thread) {
+        if (*at == self) {
+            *at = self->next_on_thread;
+            return;
+        }
+    }
+}
+
+void pl_server_free(struct pl_server *self)
+{
+    struct connection *connection;
+    forget_on_thread(self);
+    on_queue(-1, 0, self);
+    while ((connection = TAILQ_FIRST(&self->connections)))
+        evhttp_connection_free(connection->evcon);
+    evhttp_free(self->http);
+    event_free(self->queue_event);
+    event_free(self->accept_timer);
+    event_free(self->sweep_timer);
+    struct pl_exchange *exchange;
+    while ((exchange = self->free_exchanges)) {
+        self->free_exchanges = exchange->next_free;
+        pl_headers_deinit(&exchange->headers);
+        free(exchange);
+    }
+    free(self);
+}
+
+/* ---- the request side of an exchange ------------------------------------------------------- */
+
+struct pl_str pl_exchange_method(const struct pl_exchange *self)
+{
+    return str_of(self->method);
+}
+
+struct pl_str pl_exchange_path(const struct pl_exchange *self)
+{
+    return self->path;
+}
+
+struct pl_str pl_exchange_query(const struct pl_exchange *self)
+{
+    return self->query;
+}
+
+const struct pl_headers *pl_exchange_headers(const struct pl_exchange *self)
+{
+    return &self->headers;
+}
+
+struct pl_str pl_exchange_body(struct pl_exchange *self)
+{
+    struct evbuffer *input = evhttp_request_get_input_buffer(self->request);
+    size_t len = evbuffer_get_length(input);
+    if (len == 0)
+        return PL_STR("");
+    const char *data = (const char *)evbuffer_pullup(input, -1);
+    if (!data)
+        abort();
+    return (struct pl_str){data, len};
+}
+
+struct pl_str pl_exchange_peer(const struct pl_exchange *self)
+{
+    char *address = NULL;
+    ev_uint16_t port;
+    evhttp_connection_get_peer(self->connection->evcon, &address, &port);
+    return address ? str_of(address) : PL_STR("");
+}
+
+void pl_exchange_set_ops(struct pl_exchange *self, const struct pl_exchange_ops *ops, void *arg)
+{
+    self->ops = ops;
+    self->ops_arg = arg;
+}
+
+/* ---- the answer side ----------------------------------------------------------------------- */
+
+static void write_head(struct pl_exchange *self, int status, const struct pl_headers *headers,
+                       int64_t content_length_bytes)
+{
+    assert(!self->started);
+    struct connection *connection = self->connection;
+    self->started = true;
+    self->bodiless = self->bodiless || pl_reply_is_bodiless(status);
+    bool old_client = self->request->minor == 0;
+    bool has_length = content_length_bytes >= 0;
+    self->chunked = !has_length && !old_client && !self->bodiless;
+    self->eof_framed = !has_length && old_client && !self->bodiless;
+    self->close_after = self->close_after || connection->server->draining || self->eof_framed;
+    struct pl_reply reply = {.status = status,
+                             .minor_version = old_client ? 0 : 1,
+                             .headers = headers,
+                             .content_length_bytes =
+                                 pl_reply_is_bodiless(status) ? -1 : content_length_bytes,
+                             .chunked = self->chunked,
+                             .close = self->close_after};
+    connection->last_drain_ms = pl_now_ms();
+    pl_reply_write_head(bufferevent_get_output(connection->bev), &reply);
+}
+
+/* Sends what waits, then ends the connection. */
+static void close_when_sent(struct connection *self)
+{
+    self->state = CONNECTION_CLOSING;
+    try_flush(self);
+    if (evbuffer_get_length(bufferevent_get_output(self->bev)) == 0)
+        connection_doom(self);
+}
+
+/* Lets go of the exchange and tells evhttp that the answer is whole. */
+static void finish(struct pl_exchange *self)
+{
+    struct connection *connection = self->connection;
+    struct evhttp_request *req = self->request;
+    bool close_after = self->close_after;
+    exchange_release(self, connection->server);
+    if (close_after) {
+        close_when_sent(connection);
+        return;
+    }
+    connection->state = CONNECTION_FLUSHING;
+    try_flush(connection);
+    bufferevent_setcb(connection->bev, NULL, connection->evhttp_write_cb,
+                      connection->evhttp_event_cb, connection->evcon);
+    /* evhttp would write its own last chunk if the flag of a chunked request were left on */
+    req->chunked = 0;
+    evhttp_send_reply_end(req);
+}
+
+void pl_exchange_reply(struct pl_exchange *self, int status, const struct pl_headers *headers,
+                       const char *body, size_t len)
+{
+    write_head(self, status, headers, (int64_t)len);
+    if (!self->bodiless)
+        evbuffer_add(bufferevent_get_output(self->connection->bev), body, len);
+    finish(self);
+}
+
+void pl_exchange_start(struct pl_exchange *self, int status, const struct pl_headers *headers,
+                       int64_t content_length_bytes)
+{
+    struct connection *connection = self->connection;
+    write_head(self, status, headers, content_length_bytes);
+    connection->flush_due = true; /* with the first body bytes, or at the end of this turn */
+    enqueue(connection, &connection->server->to_flush);
+}
+
+bool pl_exchange_write(struct pl_exchange *self, const char *data, size_t len)
+{
+    struct connection *connection = self->connection;
+    struct evbuffer *output = bufferevent_get_output(connection->bev);
+    if (len > 0 && !self->bodiless) {
+        if (evbuffer_get_length(output) == 0)
+            connection->last_drain_ms = pl_now_ms();
+        if (self->chunked) {
+            char size_line[20];
+            int size_len = snprintf(size_line, sizeof(size_line), "%zx\r\n", len);
+            evbuffer_add(output, size_line, (size_t)size_len);
+        }
+        evbuffer_add(output, data, len);
+        if (self->chunked)
+            evbuffer_add(output, "\r\n", 2);
+        try_flush(connection);
+    }
+    return evbuffer_get_length(output) <= connection->server->limits.unsent_high_bytes;
+}
+
+void pl_exchange_end(struct pl_exchange *self)
+{
+    if (self->chunked)
+        evbuffer_add(bufferevent_get_output(self->connection->bev), "0\r\n\r\n", 5);
+    finish(self);
+}
+
+void pl_exchange_abort(struct pl_exchange *self, bool at_once)
+{
+    struct connection *connection = self->connection;
+    connection->reset_on_close = at_once || self->eof_framed || !self->started;
+    exchange_release(self, connection->server);
+    if (at_once)
+        connection_doom(connection);
+    else
+        close_when_sent(connection);
+}

@@ -1,0 +1,247 @@
+/*
+ * VM: see vm.h.
+ *
+ * The allocator's user data is the VM itself, which is how pl_vm_of finds it from any coroutine
+ * without a lookup. Hooks are global to a LuaJIT state, so one count hook covers every coroutine.
+ */
+#include "vm.h"
+#include "bundle.h"
+#include <lauxlib.h>
+#include <luajit.h>
+#include <lualib.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define HOOK_INSTRUCTION_COUNT 10000
+
+static const char loaded_key, preload_key;
+
+static void *allocate(void *ud, void *block, size_t old_bytes, size_t new_bytes)
+{
+    struct pl_vm *self = ud;
+    if (new_bytes == 0) {
+        free(block);
+        self->memory_used_bytes -= old_bytes;
+        return NULL;
+    }
+    if (new_bytes > old_bytes &&
+        self->memory_used_bytes + (new_bytes - old_bytes) > self->limits.memory_bytes)
+        return NULL;
+    void *moved = realloc(block, new_bytes);
+    if (moved)
+        self->memory_used_bytes += new_bytes - old_bytes;
+    return moved;
+}
+
+struct pl_vm *pl_vm_of(lua_State *L)
+{
+    void *ud;
+    lua_getallocf(L, &ud);
+    return ud;
+}
+
+/*
+ * Fires every so many instructions. The first time in a burst it takes the start mark, so that the
+ * usual request, which never gets here, pays no clock call. Past the budget it yields, because an
+ * error could be caught by the policy's pcall, and fires at every instruction from then on.
+ */
+static void on_count(lua_State *L, lua_Debug *record)
+{
+    (void)record;
+    struct pl_vm *self = pl_vm_of(L);
+    uint64_t cpu_us = pl_thread_cpu_us();
+    if (self->burst_start_us == 0) {
+        self->burst_start_us = cpu_us;
+        return;
+    }
+    if (cpu_us - self->burst_start_us < self->limits.burst_us)
+        return;
+    self->overrun = true;
+    lua_sethook(L, on_count, LUA_MASKCOUNT, 1);
+    if (L == self->state)
+        luaL_error(L, "the CPU budget of %d ms is used up", (int)(self->limits.burst_us / 1000));
+    lua_yield(L, 0);
+}
+
+void pl_vm_begin_burst(struct pl_vm *self)
+{
+    self->burst_start_us = 0;
+    if (self->overrun) {
+        self->overrun = false;
+        lua_sethook(self->state, on_count, LUA_MASKCOUNT, HOOK_INSTRUCTION_COUNT);
+    }
+}
+
+static void get_table(lua_State *L, const char *key)
+{
+    lua_pushlightuserdata(L, (void *)key);
+    lua_rawget(L, LUA_REGISTRYINDEX);
+}
+
+static const struct pl_bundle_file *find_embedded(const char *name)
+{
+    for (const struct pl_bundle_file *file = pl_embedded_files; file->name; file++) {
+        if (strcmp(file->name, name) == 0)
+            return file;
+    }
+    return NULL;
+}
+
+/* Leaves the function that makes the module: a preloaded C function or a compiled source. */
+static void push_loader(lua_State *L, const char *name)
+{
+    get_table(L, &preload_key);
+    lua_getfield(L, -1, name);
+    lua_remove(L, -2);
+    if (!lua_isnil(L, -1))
+        return;
+    lua_pop(L, 1);
+    const struct pl_bundle_file *file = find_embedded(name);
+    if (!file)
+        luaL_error(L, "module '%s' not found", name);
+    char chunk_name[128];
+    snprintf(chunk_name, sizeof(chunk_name), "=%s", name);
+    if (luaL_loadbufferx(L, file->data, file->len, chunk_name, "t") != 0)
+        lua_error(L);
+}
+
+void pl_vm_require(lua_State *L, const char *name)
+{
+    luaL_checkstack(L, 8, "require");
+    get_table(L, &loaded_key);
+    lua_getfield(L, -1, name);
+    if (lua_isnil(L, -1)) {
+        lua_pop(L, 1);
+        push_loader(L, name);
+        lua_pushstring(L, name);
+        lua_call(L, 1, 1);
+        lua_pushvalue(L, -1);
+        lua_setfield(L, -3, name);
+    }
+    lua_remove(L, -2);
+}
+
+static int lua_require(lua_State *L)
+{
+    pl_vm_require(L, luaL_checkstring(L, 1));
+    return 1;
+}
+
+void pl_vm_preload(struct pl_vm *self, const char *name, lua_CFunction open)
+{
+    lua_State *L = self->state;
+    get_table(L, &preload_key);
+    lua_pushcfunction(L, open);
+    lua_setfield(L, -2, name);
+    lua_pop(L, 1);
+}
+
+static void open_library(lua_State *L, const char *name, lua_CFunction open)
+{
+    lua_pushcfunction(L, open);
+    lua_pushstring(L, name);
+    lua_call(L, 1, 0);
+}
+
+/* Library code gets what it needs to compute, and no way to files, processes or the JIT. */
+static int open_libraries(lua_State *L)
+{
+    static const char *const dropped[] = {"dofile",  "loadfile", "print",     "coroutine",
+                                          "newproxy", "module",   "gcinfo", NULL};
+    open_library(L, "", luaopen_base);
+    open_library(L, LUA_STRLIBNAME, luaopen_string);
+    open_library(L, LUA_TABLIBNAME, luaopen_table);
+    open_library(L, LUA_MATHLIBNAME, luaopen_math);
+    open_library(L, LUA_BITLIBNAME, luaopen_bit);
+    for (const char *const *name = dropped; *name; name++) {
+        lua_pushnil(L);
+        lua_setglobal(L, *name);
+    }
+    lua_pushcfunction(L, lua_require);
+    lua_setglobal(L, "require");
+    /* ("").x reaches the string library through this metatable: keep it from being changed */
+    lua_pushliteral(L, "");
+    lua_getmetatable(L, -1);
+    lua_pushliteral(L, "locked");
+    lua_setfield(L, -2, "__metatable");
+    lua_pop(L, 2);
+    return 0;
+}
+
+static int open_state(lua_State *L)
+{
+    const char *keys[] = {&loaded_key, &preload_key};
+    for (size_t i = 0; i < PL_COUNT(keys); i++) {
+        lua_pushlightuserdata(L, (void *)keys[i]);
+        lua_newtable(L);
+        lua_rawset(L, LUA_REGISTRYINDEX);
+    }
+    luaJIT_setmode(L, 0, LUAJIT_MODE_ENGINE | LUAJIT_MODE_OFF);
+    return open_libraries(L);
+}
+
+struct pl_vm *pl_vm_new(const struct pl_vm_limits *limits)
+{
+    struct pl_vm *self = pl_xcalloc(1, sizeof(*self));
+    self->limits = *limits;
+    self->state = lua_newstate(allocate, self);
+    if (self->state && lua_cpcall(self->state, open_state, NULL) != 0) {
+        lua_close(self->state);
+        self->state = NULL;
+    }
+    if (!self->state) {
+        free(self);
+        return NULL;
+    }
+    lua_sethook(self->state, on_count, LUA_MASKCOUNT, HOOK_INSTRUCTION_COUNT);
+    return self;
+}
+
+void pl_vm_free(struct pl_vm *self)
+{
+    if (!self)
+        return;
+    lua_close(self->state);
+    free(self);
+}
+
+struct call {
+    void (*fn)(lua_State *L, void *arg);
+    void *arg;
+};
+
+static int call_protected(lua_State *L)
+{
+    struct call *call = lua_touserdata(L, 1);
+    lua_settop(L, 0);
+    call->fn(L, call->arg);
+    return 0;
+}
+
+int pl_vm_call(struct pl_vm *self, void (*fn)(lua_State *L, void *arg), void *arg, char *error,
+               size_t error_size)
+{
+    struct call call = {fn, arg};
+    lua_State *L = self->state;
+    pl_vm_begin_burst(self);
+    if (lua_cpcall(L, call_protected, &call) == 0)
+        return PL_OK;
+    const char *text = lua_type(L, -1) == LUA_TSTRING ? lua_tostring(L, -1) : "(no message)";
+    snprintf(error, error_size, "%s", text);
+    lua_pop(L, 1);
+    return PL_ERR_SYNTAX;
+}
+
+void pl_vm_load_policy(lua_State *L, const char *source, size_t len, const char *name)
+{
+    char chunk_name[256];
+    snprintf(chunk_name, sizeof(chunk_name), "@%s", name);
+    if (luaL_loadbufferx(L, source, len, chunk_name, "t") != 0)
+        lua_error(L);
+    pl_vm_require(L, "perilune.sandbox");
+    lua_getfield(L, -1, "environment");
+    lua_call(L, 0, 1);
+    lua_setfenv(L, -3);
+    lua_pop(L, 1);
+}

@@ -1,0 +1,58 @@
+/*
+ * VM: one Lua state with a memory cap, a CPU budget, and nothing a policy could hurt others with.
+ *
+ * Thread: one; a VM never moves. No sockets, no HTTP. The JIT compiler stays off: compiled code
+ * calls no hooks, so nothing could stop a policy that loops (and it was measured to bring nothing).
+ * Library modules are embedded sources (bundle.h) and run with the full set of safe libraries;
+ * policies run in an environment of their own, see pl_vm_load_policy.
+ */
+#ifndef PL_VM_H
+#define PL_VM_H
+
+#include "base.h"
+#include <lua.h>
+
+struct pl_vm_limits {
+    size_t memory_bytes; /* for everything the state allocates */
+    uint32_t burst_us;   /* CPU between two yields */
+};
+
+struct pl_vm {
+    lua_State *state;
+    struct pl_vm_limits limits;
+    size_t memory_used_bytes;
+    uint64_t burst_start_us; /* thread CPU at the first hook of this burst; 0: none yet */
+    bool overrun;            /* the running burst was stopped by its budget */
+    void *user;              /* the owner's; see pl_vm_of */
+};
+
+/** NULL when the state does not fit its memory. */
+struct pl_vm *pl_vm_new(const struct pl_vm_limits *limits);
+void pl_vm_free(struct pl_vm *self);
+/** The VM that a state or coroutine belongs to. */
+struct pl_vm *pl_vm_of(lua_State *L);
+
+/** Makes `require "name"` in library code return what `open` (a lua_CFunction) leaves. */
+void pl_vm_preload(struct pl_vm *self, const char *name, lua_CFunction open);
+
+/**
+ * Runs `fn(L, arg)` protected; what it leaves is dropped. 0, or PL_ERR_SYNTAX with the message (and
+ * a traceback) in `error`.
+ */
+PL_NODISCARD int pl_vm_call(struct pl_vm *self, void (*fn)(lua_State *L, void *arg), void *arg,
+                            char *error, size_t error_size);
+
+/**
+ * Compiles a policy's source (text only, never bytecode) and leaves its chunk on the stack, with an
+ * environment that holds the safe functions and refuses new globals. Raises Lua errors: call inside
+ * pl_vm_call. `name` is what messages show ("fallback.lua").
+ */
+void pl_vm_load_policy(lua_State *L, const char *source, size_t len, const char *name);
+
+/** `require` for library code, from C: leaves the module on the stack. Raises Lua errors. */
+void pl_vm_require(lua_State *L, const char *name);
+
+/** Starts a new burst: called before each entry. */
+void pl_vm_begin_burst(struct pl_vm *self);
+
+#endif

@@ -1,0 +1,175 @@
+--- Joins the two halves when a VM is made: completes the classes that C began, with the methods that
+-- wait or encode, and gives C what it calls: check, gateway, simulator, entry.
+--
+-- A method that waits is a pair of C functions, `..._begin`, which yields, and `..._result`, which
+-- runs when the coroutine goes on.
+
+local cjson = require "cjson.safe"
+local config = require "perilune.config"
+local errors = require "perilune.errors"
+local gateway = require "perilune.gateway"
+local native = require "perilune.native"
+
+local boot = {}
+
+local CONFIG_FILE = "gateway.lua"
+local JSON_HEADERS = { ["Content-Type"] = "application/json" }
+
+-- ---- the request's methods -----------------------------------------------------------------
+
+local request = native.request_methods
+
+--- Sends the request to a target; waits for an answer that can be judged.
+function request.send(req, target)
+  native.send_begin(req, target)
+  local res, class, detail, failed_target = native.send_result(req)
+  if res then return res end
+  return nil, { class = class, detail = detail, target = failed_target }
+end
+
+--- Answers the client with `res`, or with the error that `err` stands for; waits for the end.
+function request.relay(req, res, err)
+  if res ~= nil then
+    native.relay_begin(req, res)
+    return native.relay_result(req)
+  end
+  local status, body = errors.failure_body(err)
+  return native.respond(req, status, body, JSON_HEADERS)
+end
+
+--- Answers with a whole body; a table is sent as JSON.
+function request.respond(req, status, body, headers)
+  if type(body) ~= "table" then return native.respond(req, status, body or "", headers) end
+  local text, problem = cjson.encode(body)
+  if not text then error("respond: the body cannot be encoded: " .. tostring(problem), 2) end
+  return native.respond(req, status, text, headers or JSON_HEADERS)
+end
+
+--- Answers with an error in the client's form.
+function request.fail(req, status, code, message)
+  return native.respond(req, status, errors.body(status, code, message), JSON_HEADERS)
+end
+
+--- The body as a table, decoded anew at each call; nil, "malformed" when it is not JSON.
+function request.json(req)
+  local value = cjson.decode(req:body())
+  if type(value) ~= "table" then return nil, "malformed" end
+  return value
+end
+
+--- Sets a top-level field of the body that targets get.
+function request.set(req, key, value)
+  if type(key) ~= "string" then error("set: the key must be a string", 2) end
+  local text, problem = cjson.encode(value)
+  if not text then error("set: '" .. key .. "' cannot be encoded: " .. tostring(problem), 2) end
+  return native.edit(req, key, text)
+end
+
+--- Removes a top-level field from the body that targets get.
+function request.unset(req, key)
+  if type(key) ~= "string" then error("unset: the key must be a string", 2) end
+  return native.edit(req, key)
+end
+
+-- ---- the answer's methods ------------------------------------------------------------------
+
+local response = native.response_methods
+
+--- The answer's body, read to its end; of an error, its first 64 KiB.
+function response.body(res)
+  native.collect_begin(res)
+  return native.collect_result(res)
+end
+
+--- The answer's body as a table; nil and a code when it is not whole or not JSON.
+function response.json(res)
+  local body, code = response.body(res)
+  if not body then return nil, code end
+  local value = cjson.decode(body)
+  if type(value) ~= "table" then return nil, "malformed" end
+  return value
+end
+
+-- ---- what C calls --------------------------------------------------------------------------
+
+local function describe_all(problems)
+  local lines = {}
+  for position, problem in ipairs(problems) do lines[position] = config.describe(problem) end
+  return table.concat(lines, "\n")
+end
+
+local function load_config(sources, helpers)
+  local source = sources[CONFIG_FILE]
+  if not source then error(CONFIG_FILE .. ": there is no such file in the directory", 0) end
+  local loaded, _, problems = config.load(source, CONFIG_FILE, helpers)
+  if not loaded then error(describe_all(problems), 0) end
+  return loaded
+end
+
+local function load_policies(names, sources)
+  local policies = {}
+  for _, name in ipairs(names) do
+    local file = name .. ".lua"
+    local source = sources[file]
+    if not source then
+      error(("%s: policy '%s': there is no file %s in the directory"):format(CONFIG_FILE, name,
+        file), 0)
+    end
+    local policy = native.load_policy(source, file)()
+    if type(policy) ~= "function" then
+      error(("%s: must return a function(req, route), got %s"):format(file, type(policy)), 0)
+    end
+    policies[name] = policy
+  end
+  return policies
+end
+
+--- Checks a directory's files: the configuration and each policy it uses.
+-- @tparam table sources file name -> text
+-- @tparam table helpers env, secret, file
+-- @treturn table the normalised configuration; raises an error whose text has a problem per line
+function boot.check(sources, helpers)
+  local loaded = load_config(sources, helpers)
+  load_policies(config.policies(loaded), sources)
+  return loaded
+end
+
+--- What runs for each request: C passes the request as a pointer.
+local function entry(handle)
+  local wrap = native.wrap
+  return function(pointer)
+    return handle(wrap(pointer))
+  end
+end
+
+--- The gateway's entry function.
+function boot.gateway(sources, helpers)
+  local loaded = load_config(sources, helpers)
+  local handle, _, problem = gateway.new {
+    config = loaded,
+    policies = load_policies(config.policies(loaded), sources),
+    targets = native.targets(),
+    now_wall_ms = native.now_wall_ms,
+  }
+  if not handle then error(CONFIG_FILE .. ": " .. problem, 0) end
+  return entry(handle)
+end
+
+--- The simulator's settings, from its command line.
+-- @treturn[1] table listen, limits, banner, handle
+-- @treturn[2] nil
+-- @treturn[2] string "usage" or "help"
+-- @treturn[2] string what to print
+function boot.sim_settings(arguments)
+  return require("perilune.sim").new(arguments, native)
+end
+
+--- The simulator's entry function and the line it introduces itself with.
+function boot.simulator(arguments)
+  native.targets()
+  local simulator, _, problem = boot.sim_settings(arguments)
+  if not simulator then error(problem, 0) end
+  return entry(simulator.handle), simulator.banner
+end
+
+return boot

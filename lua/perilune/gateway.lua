@@ -1,0 +1,182 @@
+--- One request of a client, from its route to its policy.
+--
+-- Answers GET /v1/models from the configuration, refuses what no route serves, and hands the rest
+-- to the route's policy. The C core has checked the request and its JSON, has filled `req.model`
+-- and `req.stream`, and enforces the deadline that is set here. An error in a policy is not caught:
+-- the core ends the request and counts it.
+--
+-- What is built here once (routes, answers) is shared by all requests and read-only.
+
+local errors = require "perilune.errors"
+local frozen = require "perilune.frozen"
+local retry = require "perilune.retry"
+local route = require "perilune.route"
+
+local gateway = {}
+
+local OWNER = "perilune"
+local DEFAULT_POLICY = "fallback"
+local PREFIX = "/v1/"
+local MODELS_PATH = "/v1/models"
+local JSON_HEADERS = { ["content-type"] = "application/json" }
+local ALLOWED = "GET, HEAD, POST, PUT, PATCH, DELETE"
+local NOT_ALLOWED_HEADERS = { ["content-type"] = "application/json", allow = ALLOWED }
+local METHODS = { GET = true, HEAD = true, POST = true, PUT = true, PATCH = true, DELETE = true }
+
+-- POST to these means nothing without a model.
+local MODEL_PATHS = {
+  ["/v1/chat/completions"] = true, ["/v1/completions"] = true, ["/v1/embeddings"] = true,
+  ["/v1/responses"] = true, ["/v1/messages"] = true, ["/v1/images/generations"] = true,
+}
+
+-- ---- /v1/models ----------------------------------------------------------------------------
+
+local function model_json(name, created_s)
+  return ("{\"id\":%s,\"object\":\"model\",\"created\":%d,\"owned_by\":%s}"):format(
+    errors.quote(name), created_s, errors.quote(OWNER))
+end
+
+--- The answers, written once: the list, and each model by its name.
+local function make_models(config, now_wall_ms)
+  local created_s = math.floor(now_wall_ms / 1000)
+  local items, by_name = {}, {}
+  for number, name in ipairs(route.models(config)) do
+    items[number] = model_json(name, created_s)
+    by_name[name] = items[number]
+  end
+  -- written by hand: cjson would make {} of an empty list
+  return { list = "{\"object\":\"list\",\"data\":[" .. table.concat(items, ",") .. "]}",
+    by_name = by_name }
+end
+
+local function percent_decode(text)
+  return (text:gsub("%%(%x%x)", function(hex) return string.char(tonumber(hex, 16)) end))
+end
+
+--- The name in /v1/models/{name}, "" for the list, nil for another path.
+local function model_in_path(path)
+  if path == MODELS_PATH then return "" end
+  if path:sub(1, #MODELS_PATH + 1) ~= MODELS_PATH .. "/" then return nil end
+  return percent_decode(path:sub(#MODELS_PATH + 2))
+end
+
+-- ---- answers -------------------------------------------------------------------------------
+
+--- Sends a whole answer; to HEAD the same without its body.
+local function answer(req, status, body, headers)
+  return req:respond(status, req.method == "HEAD" and "" or body, headers or JSON_HEADERS)
+end
+
+local function answer_models(req, models, name)
+  if name == "" then return answer(req, 200, models.list) end
+  local model = models.by_name[name]
+  if model then return answer(req, 200, model) end
+  return answer(req, 404, errors.model_not_found(name))
+end
+
+local function refuse_method(req)
+  local message = "Not allowed to " .. errors.clean(req.method, 32) .. " on "
+    .. errors.clean(req.path, 256)
+  return answer(req, 405, errors.body(405, "method_not_allowed", message), NOT_ALLOWED_HEADERS)
+end
+
+--- No route serves the request: says what is missing.
+local function refuse_unrouted(req)
+  local model = req.model
+  if model ~= nil and model ~= "" then
+    return answer(req, 404, errors.model_not_found(model))
+  end
+  if req.method == "POST" and MODEL_PATHS[req.path] then
+    return answer(req, 400, errors.body(400, "missing_model", "You must provide a model parameter",
+      { param = "model" }))
+  end
+  return answer(req, 404, errors.unknown_url(req.method, req.path))
+end
+
+-- ---- routes --------------------------------------------------------------------------------
+
+local function copy(list)
+  local out = {}
+  for position, item in ipairs(list) do out[position] = item end
+  return out
+end
+
+--- The read-only route object that policies get. `targets` is a new array at every access, so that
+-- a policy may sort or cut its own.
+local function make_route(entry, all_targets)
+  local targets = {}
+  for position, index in ipairs(entry.targets) do targets[position] = all_targets[index] end
+  local fields = {
+    name = entry.name, policy = entry.policy or DEFAULT_POLICY, deadline_ms = entry.deadline_ms,
+    retry = retry.new(entry.retry or {}),
+  }
+  local function computed(_, key)
+    return key == "targets" and copy(targets) or nil
+  end
+  setmetatable(fields, { __index = computed })
+  return frozen.view("perilune.route", fields)
+end
+
+local function any_reads_headers(routes)
+  for _, entry in ipairs(routes) do
+    if entry.match and entry.match.headers and next(entry.match.headers) then return true end
+  end
+  return false
+end
+
+--- What is needed of each route: { name, deadline_ms, object, policy }, in order.
+local function make_served(deps)
+  local served = {}
+  for position, entry in ipairs(deps.config.routes) do
+    local object = make_route(entry, deps.targets)
+    local policy = deps.policies[object.policy]
+    if type(policy) ~= "function" then
+      return nil, "unknown_policy",
+        ("route \"%s\": there is no policy \"%s\""):format(entry.name, object.policy)
+    end
+    served[position] = { name = entry.name, deadline_ms = entry.deadline_ms, object = object,
+      policy = policy }
+  end
+  return served
+end
+
+--- Builds the handler of one configuration.
+-- @tparam table deps
+--
+--  * config: the normalised configuration
+--  * targets: target objects by their index in config.targets
+--  * policies: name -> function(req, route)
+--  * now_wall_ms(): for the `created` of models
+--
+-- @treturn[1] function handle(req), which may yield
+-- @treturn[2] nil
+-- @treturn[2] string "unknown_policy"
+-- @treturn[2] string which route names which
+function gateway.new(deps)
+  local served, code, detail = make_served(deps)
+  if not served then return nil, code, detail end
+  local matcher = route.compile(deps.config.routes)
+  local reads_headers = any_reads_headers(deps.config.routes)
+  local models = make_models(deps.config, deps.now_wall_ms())
+
+  return function(req)
+    local method, path = req.method, req.path
+    if path:sub(1, #PREFIX) ~= PREFIX then
+      return answer(req, 404, errors.unknown_url(method, path))
+    end
+    if not METHODS[method] then return refuse_method(req) end
+    if method == "GET" or method == "HEAD" then
+      local name = model_in_path(path)
+      if name then return answer_models(req, models, name) end
+    end
+    local headers = reads_headers and req.headers or nil
+    local index = route.match(matcher, req.model, path, method, headers)
+    if not index then return refuse_unrouted(req) end
+    local chosen = served[index]
+    req:set_route(chosen.name)
+    req:set_deadline_ms(chosen.deadline_ms)
+    return chosen.policy(req, chosen.object)
+  end
+end
+
+return gateway

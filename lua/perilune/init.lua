@@ -1,0 +1,47 @@
+--- The module that policies get by `require "perilune"`. Its contents are described in
+-- policies/README.md, and nothing else is promised to policies.
+--
+-- Inside the gateway this file wires the library to `perilune.native`, which the C core provides.
+-- Without that module (specs) it gives only `new`, which wires the library to whatever is passed.
+
+local candidates = require "perilune.candidates"
+local classify = require "perilune.classify"
+local duration = require "perilune.duration"
+local frozen = require "perilune.frozen"
+
+local function make_sleep(native)
+  return function(text)
+    if type(text) ~= "string" then
+      error("perilune.sleep: a duration such as \"100ms\" is expected, not a " .. type(text), 2)
+    end
+    local ms, code, message = duration.parse(text)
+    if not ms then error("perilune.sleep: the duration " .. (message or code), 2) end
+    native.sleep_ms(ms)
+  end
+end
+
+--- Builds the public module.
+-- @tparam table native now_ms(), now_wall_ms(), random([n]), sleep_ms(ms), current(),
+-- log(level, text)
+-- @treturn table read-only: candidates, classify, sleep, now_ms, log, random
+local function new(native)
+  return frozen.view("perilune", {
+    candidates = candidates.new {
+      now_ms = native.now_ms, now_wall_ms = native.now_wall_ms, random = native.random,
+      sleep_ms = native.sleep_ms, current = native.current,
+    },
+    classify = classify.classify,
+    --- Waits; the text has a unit: "100ms", "1.5s".
+    sleep = make_sleep(native),
+    --- Milliseconds of a clock that never goes back.
+    now_ms = native.now_ms,
+    --- Writes a line to the gateway's log. `req:log` is for what belongs to a request.
+    log = function(text) native.log("info", tostring(text)) end,
+    --- random() -> [0, 1), random(n) -> 1..n. Not for secrets.
+    random = native.random,
+  })
+end
+
+local found, native = pcall(require, "perilune.native")
+if found then return new(native) end
+return { new = new }

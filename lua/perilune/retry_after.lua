@@ -1,0 +1,154 @@
+--- How long a provider asks to be left alone, from the headers of its answer.
+--
+-- The first header that holds a usable value wins:
+--
+--  1. Retry-After: whole seconds, or an HTTP-date that lies ahead (RFC 9110 10.2.3)
+--  2. retry-after-ms, x-ms-retry-after-ms (Azure): whole milliseconds
+--  3. x-ratelimit-reset: whole seconds; from 30 days on it is a Unix time, which must lie ahead
+--  4. the smallest of x-ratelimit-reset-requests, -tokens, -requests-day, -tokens-minute, each a Go
+--     duration ("2m30s") or a bare number of seconds ("11.1")
+--
+-- A value that cannot be used ("120s", "", a date in the past) counts as absent. Pure.
+
+local retry_after = {}
+
+local U64_MAX = 18446744073709551615
+local EPOCH_FROM_S = 30 * 24 * 3600
+local VALUE_MAX_BYTES = 64
+
+local MONTHS = {
+  Jan = 1, Feb = 2, Mar = 3, Apr = 4, May = 5, Jun = 6, Jul = 7, Aug = 8, Sep = 9, Oct = 10,
+  Nov = 11, Dec = 12,
+}
+local MONTH_DAYS = { 31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31 }
+-- RFC 9110 5.6.7: IMF-fixdate, RFC 850, asctime. Captures in the order of DATE_FIELDS.
+local IMF_FIXDATE = "^%a%a%a, (%d%d) (%a%a%a) (%d%d%d%d) (%d%d):(%d%d):(%d%d) GMT$"
+local RFC_850 = "^%a+day, (%d%d)%-(%a%a%a)%-(%d%d) (%d%d):(%d%d):(%d%d) GMT$"
+local ASCTIME = "^%a%a%a (%a%a%a) ([ %d]%d) (%d%d):(%d%d):(%d%d) (%d%d%d%d)$"
+
+local GO_UNIT_MS = {
+  h = 3600000, m = 60000, s = 1000, ms = 1, us = 1e-3, ["\194\181s"] = 1e-3, ["\206\188s"] = 1e-3,
+  ns = 1e-6,
+}
+local RESET_HEADERS = {
+  "x-ratelimit-reset-requests", "x-ratelimit-reset-tokens", -- OpenAI
+  "x-ratelimit-reset-requests-day", "x-ratelimit-reset-tokens-minute", -- Cerebras
+}
+
+local function whole_number(text)
+  if not text:find("^%d+$") then return nil end
+  local number = tonumber(text)
+  return number < U64_MAX and number or nil
+end
+
+local function is_leap(year)
+  return year % 4 == 0 and (year % 100 ~= 0 or year % 400 == 0)
+end
+
+local function days_since_epoch(year, month, day)
+  if month <= 2 then year = year - 1 end -- years that begin in March, leap day last
+  local era = math.floor(year / 400)
+  local year_of_era = year - era * 400
+  local day_of_year = math.floor((153 * ((month + 9) % 12) + 2) / 5) + day - 1
+  local day_of_era = year_of_era * 365 + math.floor(year_of_era / 4)
+    - math.floor(year_of_era / 100) + day_of_year
+  return era * 146097 + day_of_era - 719468
+end
+
+local function to_wall_ms(year, month_name, day, hour, minute, second)
+  local month = MONTHS[month_name]
+  year, day = tonumber(year), tonumber(day)
+  hour, minute, second = tonumber(hour), tonumber(minute), tonumber(second)
+  if not month or day < 1 or hour > 23 or minute > 59 or second > 60 then return nil end
+  local month_days = month == 2 and is_leap(year) and 29 or MONTH_DAYS[month]
+  if day > month_days then return nil end
+  local days = days_since_epoch(year, month, day)
+  return (((days * 24 + hour) * 60 + minute) * 60 + second) * 1000
+end
+
+--- Reads an HTTP-date in any of the three forms of RFC 9110 5.6.7.
+-- @tparam string text
+-- @treturn ?number milliseconds since the epoch, nil when it is no date
+function retry_after.http_date_ms(text)
+  local day, month, year, hour, minute, second = text:match(IMF_FIXDATE)
+  if day then return to_wall_ms(year, month, day, hour, minute, second) end
+  day, month, year, hour, minute, second = text:match(RFC_850)
+  if day then
+    year = tonumber(year) + (tonumber(year) < 70 and 2000 or 1900)
+    return to_wall_ms(year, month, day, hour, minute, second)
+  end
+  month, day, hour, minute, second, year = text:match(ASCTIME)
+  if month then return to_wall_ms(year, month, day, hour, minute, second) end
+  return nil
+end
+
+local function decimal(text)
+  if text:find("^%d+%.?%d*$") or text:find("^%.%d+$") then return tonumber(text) end
+  return nil
+end
+
+--- Reads a Go duration ("2m30s", "1.5h", "0") or a bare number of seconds. No sign is allowed.
+-- @tparam string text
+-- @treturn ?number milliseconds, rounded; nil when it is neither
+function retry_after.go_duration_ms(text)
+  local seconds = decimal(text)
+  if seconds then return math.floor(seconds * 1000 + 0.5) end
+  local total_ms, position = 0, 1
+  while position <= #text do
+    local number, unit, next_position = text:match("^([%d.]+)([^%d.]+)()", position)
+    local amount, unit_ms = number and decimal(number), GO_UNIT_MS[unit]
+    if not amount or not unit_ms then return nil end
+    total_ms, position = total_ms + amount * unit_ms, next_position
+  end
+  return position > 1 and math.floor(total_ms + 0.5) or nil
+end
+
+local function from_retry_after(value, now_wall_ms)
+  local seconds = whole_number(value)
+  if seconds then return seconds * 1000 end
+  local at_ms = retry_after.http_date_ms(value)
+  return at_ms and at_ms > now_wall_ms and at_ms - now_wall_ms or nil
+end
+
+local function from_reset(value, now_wall_ms)
+  local seconds = whole_number(value)
+  if not seconds then return nil end
+  if seconds < EPOCH_FROM_S then return seconds * 1000 end
+  local at_ms = seconds * 1000
+  return at_ms > now_wall_ms and at_ms - now_wall_ms or nil
+end
+
+local function smallest_reset(value_of)
+  local smallest_ms
+  for i = 1, #RESET_HEADERS do
+    local value = value_of(RESET_HEADERS[i])
+    local wait_ms = value and retry_after.go_duration_ms(value)
+    if wait_ms and (not smallest_ms or wait_ms < smallest_ms) then smallest_ms = wait_ms end
+  end
+  return smallest_ms
+end
+
+--- How long to leave the sender of these headers alone.
+-- @tparam function get get(lower-case name) -> value or nil
+-- @tparam number now_wall_ms the wall clock, against which dates are read
+-- @treturn ?number milliseconds from now, 0 included; nil when the headers do not say
+function retry_after.parse(get, now_wall_ms)
+  local function value_of(name)
+    local value = get(name)
+    return type(value) == "string" and #value <= VALUE_MAX_BYTES and value or nil
+  end
+  local value = value_of("retry-after")
+  local wait_ms = value and from_retry_after(value, now_wall_ms)
+  if wait_ms then return wait_ms end
+  value = value_of("retry-after-ms")
+  wait_ms = value and whole_number(value)
+  if wait_ms then return wait_ms end
+  value = value_of("x-ms-retry-after-ms")
+  wait_ms = value and whole_number(value)
+  if wait_ms then return wait_ms end
+  value = value_of("x-ratelimit-reset")
+  wait_ms = value and from_reset(value, now_wall_ms)
+  return wait_ms or smallest_reset(value_of)
+end
+
+return retry_after

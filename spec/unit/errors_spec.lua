@@ -1,0 +1,122 @@
+local cjson = require "cjson.safe"
+local classify = require "perilune.classify"
+local errors = require "perilune.errors"
+
+describe("perilune.errors", function()
+  it("writes the four fields of OpenAI's form, in order", function()
+    assert.equal("{\"error\":{\"message\":\"No /v1/x\",\"type\":\"invalid_request_error\","
+      .. "\"param\":null,\"code\":\"unknown_url\"}}", errors.body(404, "unknown_url", "No /v1/x"))
+    assert.equal("{\"error\":{\"message\":\"m\",\"type\":\"t\",\"param\":\"p\",\"code\":null}}",
+      errors.body(400, nil, "m", { type = "t", param = "p" }))
+  end)
+
+  it("has a type for every status", function()
+    local types = {
+      [400] = "invalid_request_error", [404] = "invalid_request_error",
+        [405] = "invalid_request_error",
+      [408] = "timeout_error", [429] = "rate_limit_error", [500] = "server_error",
+      [502] = "upstream_error", [503] = "server_error", [504] = "timeout_error",
+    }
+    for status, kind in pairs(types) do assert.equal(kind, errors.type_of(status)) end
+  end)
+
+  describe("from_failure", function()
+    it("gives each failure its status, and names the target", function()
+      local statuses = {
+        dns = 502, connect = 502, tls = 502, reset = 502, truncated = 502, malformed = 502,
+          empty = 502,
+        timeout_connect = 504, timeout_head = 504, timeout_first_token = 504, timeout_idle = 504,
+        timeout_try = 504, timeout_deadline = 504,
+      }
+      for class, expected in pairs(statuses) do
+        assert.is_true(classify.CLASSES[class])
+        local status, code, message, kind = errors.from_failure { class = class,
+          target = { name = "openai/gpt-4" }, detail = "because" }
+        assert.equal(expected, status)
+        assert.equal(class, code)
+        assert.matches("`openai/gpt-4`", message, 1, true)
+        assert.matches(": because$", message)
+        assert.equal(expected == 504 and "timeout_error" or "upstream_error", kind)
+      end
+    end)
+
+    it("copes with failures that a policy made up", function()
+      local status, code, message = errors.from_failure { class = "odd",
+        target = { name = "100%d" } }
+      assert.equal(502, status)
+      assert.equal("odd", code)
+      assert.equal("Target `100%d` failed", message)
+      status, code, message = errors.from_failure {}
+      assert.equal(502, status)
+      assert.equal("upstream_error", code)
+      assert.equal("Target `unknown` failed", message)
+    end)
+
+    it("says when there was no target", function()
+      local status, code, _, kind = errors.from_failure(nil)
+      assert.same({ 503, "no_target", "server_error" }, { status, code, kind })
+    end)
+
+    it("comes as a body, too", function()
+      local status, body = errors.failure_body { class = "connect", target = { name = "a" },
+        detail = "connect to 10.0.0.1:443: Connection refused" }
+      assert.equal(502, status)
+      assert.same({ error = { message = "No connection to target `a` could be made: "
+        .. "connect to 10.0.0.1:443: Connection refused", type = "upstream_error",
+          param = cjson.null,
+        code = "connect" } }, cjson.decode(body))
+    end)
+  end)
+
+  it("says which model is not there", function()
+    assert.same({ error = { message = "The model `gpt-9` does not exist or is not configured in "
+      .. "the gateway", type = "invalid_request_error", param = "model",
+      code = "model_not_found" } },
+      cjson.decode(errors.model_not_found("gpt-9")))
+  end)
+
+  it("says which path is not there", function()
+    local body = cjson.decode(errors.unknown_url("GET", "/foo"))
+    assert.equal("Unknown request URL: GET /foo", body.error.message)
+    assert.equal("unknown_url", body.error.code)
+  end)
+
+  describe("clean", function()
+    it("takes out what looks like a credential", function()
+      assert.equal("Authorization: Bearer ***", errors.clean("Authorization: Bearer abc.def-1"))
+      assert.equal("key sk-*** refused", errors.clean("key sk-proj-12_ab refused"))
+      assert.equal("GET /x?key=***&a=1&api_key=***",
+        errors.clean("GET /x?key=s3cret&a=1&api_key=t"))
+      assert.equal("http://***@host/", errors.clean("http://user:password@host/"))
+    end)
+
+    it("keeps valid UTF-8 and replaces the rest", function()
+      assert.equal("ü€😀", errors.clean("ü€😀"))
+      assert.equal("a?b", errors.clean("a\255b"))
+      for _, broken in ipairs { "\192\128", "\237\160\128", "\244\144\128\128", "\226\130", "\128",
+        "\240\128\128\128", "\245\128\128\128" } do
+        assert.equal(("?"):rep(#broken), errors.clean(broken))
+      end
+    end)
+
+    it("cuts long text between two characters", function()
+      assert.equal("aaaa...", errors.clean("aaaaaaaa", 4))
+      assert.equal("aaa...", errors.clean("aaaüüü", 4))
+      assert.equal("aa...", errors.clean("aa😀😀", 5))
+      assert.equal("aaaa", errors.clean("aaaa", 4))
+      local body = errors.model_not_found(("x"):rep(10000000))
+      assert.is_true(#body < 600)
+      assert.matches("does not exist", body, 1, true)
+    end)
+
+    it("takes anything", function()
+      assert.equal("7", errors.clean(7))
+      assert.equal("nil", errors.clean(nil))
+    end)
+  end)
+
+  it("escapes what JSON needs escaped, and no more", function()
+    assert.equal("\"a/b\\\\/c\\\"\\n\"", errors.quote("a/b\\/c\"\n"))
+    assert.equal("a/b\\/c\"\n\1", cjson.decode("[" .. errors.quote("a/b\\/c\"\n\1") .. "]")[1])
+  end)
+end)

@@ -1,0 +1,72 @@
+local support = require "spec.unit.support"
+
+local function make()
+  local world = { clock = support.clock(), random = support.random(1), log = {} }
+  return support.public_module(support.native(world)), world
+end
+
+describe("perilune", function()
+  it("outside the gateway only offers to be wired", function()
+    local names = {}
+    for name in pairs(require "perilune") do names[#names + 1] = name end
+    assert.same({ "new" }, names)
+  end)
+
+  it("is wired to perilune.native inside the gateway", function()
+    local _, world = make()
+    local usual = package.loaded["perilune"]
+    rawset(package.loaded, "perilune", nil)
+    rawset(package.loaded, "perilune.native", support.native(world))
+    local gw = require "perilune"
+    rawset(package.loaded, "perilune", usual)
+    rawset(package.loaded, "perilune.native", nil)
+    assert.is_nil(gw.new)
+    assert.equal(world.clock.ms, gw.now_ms())
+  end)
+
+  it("has what policies are promised, and is read-only", function()
+    local gw = make()
+    for _, name in ipairs { "candidates", "classify", "sleep", "now_ms", "log", "random" } do
+      assert.equal("function", type(gw[name]), name)
+    end
+    assert.has_error(function() gw.sleep = print end,
+      "perilune is read-only: cannot set \"sleep\"")
+  end)
+
+  it("sleeps for durations with a unit", function()
+    local gw, world = make()
+    gw.sleep("100ms")
+    gw.sleep("12.5ms")
+    gw.sleep("1s")
+    assert.same({ 100, 12.5, 1000 }, world.clock.slept)
+    assert.equal(2112.5, gw.now_ms())
+  end)
+
+  it("refuses durations that are ambiguous or none", function()
+    local gw, world = make()
+    for _, duration in ipairs { "100", "", "soon", "-1s", 100, true, {} } do
+      local ok, message = pcall(function() gw.sleep(duration) end)
+      assert.is_false(ok)
+      assert.matches("init_spec.lua:%d+: perilune.sleep: ", message)
+    end
+    assert.has_error(function() gw.sleep() end)
+    assert.same({}, world.clock.slept)
+  end)
+
+  it("logs whatever it is given as text", function()
+    local gw, world = make()
+    gw.log("hello")
+    gw.log(nil)
+    assert.same({ { level = "info", text = "hello" }, { level = "info", text = "nil" } }, world.log)
+  end)
+
+  it("classifies, and gives random numbers", function()
+    local gw = make()
+    assert.same({ "overloaded", 503 }, { gw.classify(support.res(503)) })
+    for _ = 1, 100 do
+      local unit, die = gw.random(), gw.random(6)
+      assert.is_true(unit >= 0 and unit < 1)
+      assert.is_true(die >= 1 and die <= 6 and die % 1 == 0)
+    end
+  end)
+end)

@@ -1,0 +1,302 @@
+--- Fakes to run a policy with: scripted upstream answers, a virtual clock, no network, no waiting.
+--
+--     local run = support.run("policies/fallback.lua", {
+--       targets = { { name = "big" }, { name = "small", priority = 1 } },
+--       answers = { big = { 503 }, small = { 200 } },
+--     })
+--     assert.same({ "big", "small" }, run:called())
+--     assert.equal(200, run.answer.status)
+--
+-- An answer is a status, or a table: { status, headers = {}, body = text or table, took_ms = n };
+-- or a failure: { err = "timeout_head", detail = text, took_ms = n }. Each try takes the next one
+-- of its target; a try past the last one is an error, unless the list has `rest = answer`.
+-- Policies are loaded as the gateway loads them: into the sandbox's environment.
+
+local cjson = require "cjson.safe"
+local classify = require "perilune.classify"
+local frozen = require "perilune.frozen"
+local retry = require "perilune.retry"
+local sandbox = require "perilune.sandbox"
+
+local support = {}
+
+local START_WALL_MS = 1750000000000 -- 2025-06-15T15:06:40Z
+local DEFAULT_RETRY = { attempts = 5, base_ms = 100, max_ms = 10000, floor_ms = 25 }
+local DEFAULT_DEADLINE_MS = 600000
+
+-- ---- random numbers and the clock ----------------------------------------------------------
+
+--- A generator with the interface of native.random (Park and Miller), the same on every machine.
+function support.random(seed)
+  local state = (seed or 1) % 2147483646 + 1
+  local function unit()
+    state = state * 16807 % 2147483647
+    return (state - 1) / 2147483646
+  end
+  for _ = 1, 8 do unit() end
+  return function(n)
+    if not n then return unit() end
+    return math.floor(unit() * n) + 1
+  end
+end
+
+--- A virtual clock: `now_ms`, `now_wall_ms`, and `sleep_ms`, which moves it on. `slept` keeps every
+-- sleep in milliseconds.
+function support.clock()
+  local clock = { ms = 1000, slept = {} }
+  function clock.now_ms() return clock.ms end
+  function clock.now_wall_ms() return START_WALL_MS + clock.ms end
+  function clock.advance(ms) clock.ms = clock.ms + ms end
+  function clock.sleep_ms(ms)
+    assert(type(ms) == "number" and ms >= 0, "sleep_ms: a number of milliseconds is expected")
+    table.insert(clock.slept, ms)
+    clock.advance(ms)
+  end
+  return clock
+end
+
+-- ---- targets and routes --------------------------------------------------------------------
+
+--- A target as policies see it. `index` is the one in config.targets.
+function support.target(index, fields)
+  return frozen.view("target", {
+    name = fields.name or "target-" .. index, model = fields.model,
+    provider = fields.provider or "provider", priority = fields.priority or 0,
+    weight = fields.weight or 1, index = index,
+  })
+end
+
+function support.targets(list)
+  local targets = {}
+  for index, fields in ipairs(list) do targets[index] = support.target(index, fields) end
+  return targets
+end
+
+--- A route as policies see it.
+-- @tparam table options targets (fields of each), retry (over the usual ones), deadline_ms
+function support.route(options)
+  local retry_options = {}
+  for key, value in pairs(DEFAULT_RETRY) do retry_options[key] = value end
+  for key, value in pairs(options.retry or {}) do retry_options[key] = value end
+  return frozen.view("perilune.route", {
+    name = options.name or "test", policy = options.policy or "fallback",
+    targets = support.targets(options.targets or { {} }), retry = retry.new(retry_options),
+    deadline_ms = options.deadline_ms or DEFAULT_DEADLINE_MS,
+  })
+end
+
+-- ---- answers -------------------------------------------------------------------------------
+
+--- Headers that are found whatever the case of the name.
+function support.headers(fields)
+  local lower = {}
+  for name, value in pairs(fields or {}) do lower[name:lower()] = value end
+  return setmetatable({}, { __index = function(_, name) return lower[name:lower()] end })
+end
+
+--- An answer as policies see it.
+-- @tparam number|table script a status, or { status, headers, body }
+function support.res(script, target)
+  if type(script) == "number" then script = { script } end
+  local body = script.body or ""
+  local text = type(body) == "string" and body or cjson.encode(body)
+  local res = {
+    status = script[1], headers = support.headers(script.headers), target = target,
+    head_ms = script.took_ms or 0,
+  }
+  function res.body() return text end
+  function res.json()
+    local value = cjson.decode(text)
+    if value == nil then return nil, "malformed" end
+    return value
+  end
+  return res
+end
+
+-- ---- the request ---------------------------------------------------------------------------
+
+local Request = {}
+Request.__index = Request
+
+function Request:json()
+  local value = cjson.decode(self.text)
+  if type(value) ~= "table" then return nil, "malformed" end
+  return value
+end
+
+function Request:body() return self.text end
+
+function Request:set(key, value) self.edits[key] = value end
+
+function Request:unset(key) self.edits[key] = support.UNSET end
+
+--- Stands in `edits` for a field that was taken out.
+support.UNSET = "(unset)"
+
+function Request:remaining_ms() return self.deadline_at_ms - self.clock.ms end
+
+function Request:set_deadline_ms(ms)
+  self.deadline_ms = ms
+  self.deadline_at_ms = self.clock.ms + ms
+end
+
+function Request:set_route(name) self.route_name = name end
+
+function Request:log(text) table.insert(self.lines, text) end
+
+local function copy(fields)
+  local out = {}
+  for key, value in pairs(fields) do out[key] = value end
+  return out
+end
+
+local function next_script(self, target)
+  local list = self.answers[target.name]
+  assert(list, "no answers are scripted for target " .. target.name)
+  local number = (self.sent_count[target.name] or 0) + 1
+  self.sent_count[target.name] = number
+  return assert(list[number] or list.rest,
+    "try number " .. number .. " of " .. target.name .. " is not scripted")
+end
+
+local function as_table(script)
+  return type(script) == "table" and script or { script }
+end
+
+--- The scripted answer; the clock moves on by its `took_ms`, but not past the deadline.
+function Request:send(target)
+  assert(not self.answer, "send after the request was answered")
+  local script = as_table(next_script(self, target))
+  local call = { target = target.name, at_ms = self.clock.ms - self.began_at_ms }
+  call.edits = copy(self.edits)
+  table.insert(self.calls, call)
+  self.last = nil
+  local took_ms, remaining_ms = script.took_ms or 0, self:remaining_ms()
+  self.clock.advance(math.min(took_ms, math.max(remaining_ms, 0)))
+  if took_ms > remaining_ms then return nil, { class = "timeout_deadline", target = target } end
+  if script.err then
+    assert(classify.CLASSES[script.err], "not an outcome class: " .. script.err)
+    return nil, { class = script.err, detail = script.detail, target = target }
+  end
+  self.last = support.res(script, target)
+  return self.last
+end
+
+local function settle(self, answer)
+  assert(not self.answer, "the request was answered twice")
+  self.answer = answer
+end
+
+function Request:relay(res, err)
+  settle(self, { how = "relay", status = res and res.status, res = res, err = err,
+    target = res and res.target and res.target.name })
+  if res and res.status < 400 then return true end
+  return nil, (classify.classify(res, err))
+end
+
+function Request:respond(status, body, headers)
+  settle(self, { how = "respond", status = status, body = body, headers = headers })
+end
+
+function Request:fail(status, code, message)
+  settle(self, { how = "fail", status = status, code = code, message = message })
+end
+
+--- A request as policies see it, with what it has done in `calls`, `edits`, `lines` and `answer`.
+-- @tparam table options method, path, model, stream, headers, body (text or table), answers
+-- (target name -> list), clock, deadline_ms
+function support.req(options)
+  local clock = options.clock or support.clock()
+  local body = options.body or { model = options.model }
+  local self = setmetatable({
+    id = "req-1", method = options.method or "POST", path = options.path or "/v1/chat/completions",
+    query = options.query, model = options.model, stream = options.stream or false,
+    peer = "127.0.0.1", headers = support.headers(options.headers),
+    text = type(body) == "string" and body or cjson.encode(body),
+    answers = options.answers or {}, sent_count = {}, calls = {}, edits = {}, lines = {},
+    clock = clock, began_at_ms = clock.ms,
+  }, Request)
+  self:set_deadline_ms(options.deadline_ms or DEFAULT_DEADLINE_MS)
+  return self
+end
+
+-- ---- the public module and policies --------------------------------------------------------
+
+--- A stand-in for perilune.native. `current` gives `world.req`.
+function support.native(world)
+  return {
+    now_ms = world.clock.now_ms, now_wall_ms = world.clock.now_wall_ms,
+    sleep_ms = world.clock.sleep_ms, random = world.random,
+    current = function() return world.req end,
+    log = function(level, text) table.insert(world.log, { level = level, text = text }) end,
+  }
+end
+
+--- The public module, wired to fakes.
+function support.public_module(native)
+  return require("perilune").new(native)
+end
+
+local function read_file(path)
+  local file = assert(io.open(path))
+  local text = file:read("*a")
+  file:close()
+  return text
+end
+
+--- Loads a policy's source with `gw` as its `perilune`.
+-- @tparam string source
+-- @tparam string name for messages
+-- @tparam table gw
+-- @treturn function policy(req, route)
+function support.compile_policy(source, name, gw)
+  local chunk = assert(loadstring(source, "@" .. name))
+  local usual = package.loaded["perilune"]
+  rawset(package.loaded, "perilune", gw)
+  local ran, policy = pcall(setfenv(chunk, sandbox.environment()))
+  rawset(package.loaded, "perilune", usual)
+  assert(ran, policy)
+  assert(type(policy) == "function", name .. " must return a function")
+  return policy
+end
+
+local Run = {}
+Run.__index = Run
+
+--- Names of the targets that were called, in order.
+function Run:called()
+  local names = {}
+  for number, call in ipairs(self.req.calls) do names[number] = call.target end
+  return names
+end
+
+--- When they were called, in milliseconds from the request's start.
+function Run:times_ms()
+  local times = {}
+  for number, call in ipairs(self.req.calls) do times[number] = call.at_ms end
+  return times
+end
+
+--- Runs a policy on one request.
+-- @tparam string|function policy a file's path, or function(gw) -> policy
+-- @tparam table options those of support.req and support.route, and `seed`
+-- @treturn table { req, route, clock, log, answer, returned, called(), times_ms() }
+function support.run(policy, options)
+  local world = setmetatable({ clock = support.clock(), log = {} }, Run)
+  world.random = options.random or support.random(options.seed)
+  world.route = options.route or support.route(options)
+  local request = copy(options)
+  request.clock = world.clock
+  world.req = support.req(request)
+  local gw = support.public_module(support.native(world))
+  if type(policy) == "string" then
+    policy = support.compile_policy(read_file(policy), policy, gw)
+  else
+    policy = policy(gw)
+  end
+  world.returned = { policy(world.req, world.route) }
+  world.answer = world.req.answer
+  return world
+end
+
+return support
