@@ -23,13 +23,13 @@
 
 /** How an attempt ended, other than by a whole answer. Names are the outcome classes of Lua. */
 enum pl_failure {
-    PL_FAIL_NONE,             /* a whole answer */
-    PL_FAIL_DNS,              /* the name could not be resolved */
-    PL_FAIL_CONNECT,          /* no address accepted a connection */
-    PL_FAIL_TLS,              /* handshake or verification failed */
-    PL_FAIL_RESET,            /* closed or reset before a whole response head */
-    PL_FAIL_TIMEOUT_CONNECT,  /* connect or handshake took too long */
-    PL_FAIL_TIMEOUT_HEAD,     /* no response head in time */
+    PL_FAIL_NONE,            /* a whole answer */
+    PL_FAIL_DNS,             /* the name could not be resolved */
+    PL_FAIL_CONNECT,         /* no address accepted a connection */
+    PL_FAIL_TLS,             /* handshake or verification failed */
+    PL_FAIL_RESET,           /* closed or reset before a whole response head */
+    PL_FAIL_TIMEOUT_CONNECT, /* connect or handshake took too long */
+    PL_FAIL_TIMEOUT_HEAD,    /* no response head in time */
     PL_FAIL_TIMEOUT_FIRST_TOKEN,
     PL_FAIL_TIMEOUT_IDLE,     /* silence within the body */
     PL_FAIL_TIMEOUT_TRY,      /* the whole attempt took too long */
@@ -67,17 +67,17 @@ struct pl_attempt_request {
     const struct iovec *pieces; /* the whole request: head and body, as they lie; borrowed until
                                    on_done or cancel (the array itself, too) */
     size_t piece_count;
-    bool is_head;               /* method HEAD: the answer has no body */
-    uint64_t credential_tag;    /* connections are shared only between equal tags */
+    bool is_head;            /* method HEAD: the answer has no body */
+    uint64_t credential_tag; /* connections are shared only between equal tags */
 };
 
 /** What can be told of an attempt while it lives (from on_done, too). Times are since start. */
 struct pl_attempt_stats {
     uint32_t connect_ms, head_ms, total_ms;
     uint64_t body_bytes;
-    bool reused;         /* served by a pooled connection */
-    bool request_sent;   /* any byte of the request was handed to the kernel */
-    char detail[160];    /* why it failed, for people: "connect to 10.0.0.1:443: Connection refused" */
+    bool reused;       /* served by a pooled connection */
+    bool request_sent; /* any byte of the request was handed to the kernel */
+    char detail[160]; /* why it failed, for people: "connect to 10.0.0.1:443: Connection refused" */
 };
 
 /** Starts. Borrows `request->pieces`, copies the rest; never fails at once, on_done tells. */
@@ -87,7 +87,8 @@ struct pl_attempt *pl_attempt_start(struct pl_pool *pool, const struct pl_attemp
 /** Ends it without a callback and closes its connection. Idempotent only through the owner: the
  *  pointer is dead afterwards (memory is kept until its own callback has unwound). */
 void pl_attempt_cancel(struct pl_attempt *attempt);
-/** No on_body and no on_done for the body's end until resume. Reading stops; timers for idle stop. */
+/** No on_body and no on_done for the body's end until resume. Reading stops; timers for idle stop.
+ */
 void pl_attempt_pause(struct pl_attempt *attempt);
 void pl_attempt_resume(struct pl_attempt *attempt);
 /** Valid from on_head until the end. */

@@ -10,10 +10,11 @@
  * that settles it, never on what else is in sight, and the size limits are applied by cutting the
  * input (see scan_head), so that they strike at the same byte for every cut.
  *
- * What evhttp (libevent 2.1.12 http.c) would read in another way than RFC 9112 is refused even
- * where the RFC allows it: white space other than spaces before a framing field's value (it strips
- * only spaces, :2140), a target that starts with "//" (it takes it for an authority, :4968), chunk
- * extensions (:939) and trailers.
+ * What evhttp (libevent 2.1.12, http.c) would read in another way than RFC 9112 has it is refused
+ * even where the RFC allows it: a tab before the value of a field that frames the message (it
+ * strips spaces only: evhttp_parse_headers_impl_), a target that starts with "//" (an authority to
+ * it: evhttp_uri_parse_with_flags), chunk extensions (evhttp_handle_chunked_read), trailers, and
+ * sizes above 63 bits, which saturate there.
  */
 #include "guard.h"
 
@@ -24,6 +25,12 @@
 #define TEXT_MAX          31 /* longest name or value that matters, with room to spare */
 #define MAX_LENGTH_DIGITS 19
 #define MAX_CHUNK_DIGITS  16
+
+/* evhttp can keep a kilobyte for each chunk, however small: when a chunk's byte comes alone, the
+ * whole block it was read into becomes part of the body (evbuffer_remove_buffer). So past a number
+ * of chunks that may be small, they must have a fair size on average. */
+#define SMALL_CHUNK_COUNT   4096
+#define AVERAGE_CHUNK_BYTES 256
 
 enum state {
     /* the request line, in order; see in_request_line */
@@ -118,7 +125,7 @@ void pl_guard_reset(struct pl_guard *self)
     self->value_is_padded = false;
     self->text_len = 0;
     self->head_bytes = self->header_count = 0;
-    self->left_bytes = 0;
+    self->left_bytes = self->chunk_count = 0;
 }
 
 /* ---- refusals ---- */
@@ -533,7 +540,7 @@ static const char *find_contradiction(const struct pl_guard *self)
     if (has_seen(self, FIELD_CODING) && self->minor_version == 0) {
         return "An HTTP/1.0 request has a Transfer-Encoding.";
     }
-    /* evhttp would read the body of a HEAD as the next request (http.c:2371). */
+    /* To evhttp the body of a HEAD is the next request (evhttp_method_may_have_body). */
     if (self->method == HEAD && (has_seen(self, FIELD_CODING) || self->left_bytes > 0)) {
         return "A HEAD request has a body.";
     }
@@ -646,6 +653,9 @@ static const char *end_chunk_size(struct pl_guard *self, const char *at)
     }
     if (self->left_bytes > body_limit_bytes(self) - self->body_bytes) {
         return refuse_body_size(self, at);
+    }
+    if (++self->chunk_count > SMALL_CHUNK_COUNT + self->body_bytes / AVERAGE_CHUNK_BYTES) {
+        return refuse(self, at, 400, "The request body comes in too many small chunks.");
     }
     return next(self, CHUNK_SIZE_LF, at + 1);
 }

@@ -41,8 +41,9 @@ struct pl_guard {
     bool value_is_padded; /* white space has come behind the value */
     uint8_t text_len;     /* of `text`; one more than fits when it was cut */
     uint32_t head_bytes, header_count;
-    uint64_t left_bytes; /* of the body, or of the chunk being read */
-    char text[104];      /* the name or value being read; the reason once refused */
+    uint64_t left_bytes;  /* of the body, or of the chunk being read */
+    uint64_t chunk_count; /* so far; bounded, see guard.c */
+    char text[104];       /* the name or value being read; the reason once refused */
 };
 
 /** Borrows `limits`, which may be shared by many guards. */

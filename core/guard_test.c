@@ -670,6 +670,40 @@ static void test_limits_the_body(void **state)
     expect_refusal(CHUNKED "FFFFFFFFFFFFFFFF\r\n", 413, "larger than 100 bytes");
 }
 
+/* A body of `count` chunks of `chunk_bytes` each, the last chunk apart. */
+static struct outcome judge_chunks(size_t count, size_t chunk_bytes)
+{
+    const struct pl_guard_limits limits = {200, 1000, 10, 100 << 20};
+    char *text = malloc(sizeof(CHUNKED) + count * (chunk_bytes + 10) + 10);
+    assert_non_null(text);
+    int len = sprintf(text, "%s", CHUNKED);
+    for (size_t i = 0; i < count; i++) {
+        len += sprintf(text + len, "%zx\r\n", chunk_bytes);
+        memset(text + len, 'x', chunk_bytes);
+        len += (int)chunk_bytes;
+        len += sprintf(text + len, "\r\n");
+    }
+    len += sprintf(text + len, "0\r\n\r\n");
+    struct pl_str message = {text, (size_t)len};
+    struct outcome whole = feed(message, &limits, 0, message.len);
+    assert_same(whole, feed(message, &limits, 0, 1));
+    free(text);
+    return whole;
+}
+
+/* Each can cost evhttp a kilobyte, so that a body limit alone would not bound the memory. */
+static void test_limits_small_chunks(void **state)
+{
+    (void)state;
+    assert_int_equal(judge_chunks(4096, 1).verdict, PL_GUARD_DONE);
+    struct outcome outcome = judge_chunks(4200, 1);
+    assert_int_equal(outcome.status, 400);
+    assert_string_equal(outcome.reason, "The request body comes in too many small chunks.");
+    assert_int_equal(judge_chunks(9000, 200).status, 0);
+    assert_int_equal(judge_chunks(10000, 100).status, 400);
+    assert_int_equal(judge_chunks(20000, 256).verdict, PL_GUARD_DONE);
+}
+
 /* evhttp counts in signed 64 bit: a larger size would saturate there. */
 static void test_no_limit_is_above_63_bits(void **state)
 {
@@ -735,6 +769,7 @@ int main(void)
         cmocka_unit_test(test_what_lies_behind_a_limit_decides_nothing),
         cmocka_unit_test(test_limits_the_fields),
         cmocka_unit_test(test_limits_the_body),
+        cmocka_unit_test(test_limits_small_chunks),
         cmocka_unit_test(test_no_limit_is_above_63_bits),
         cmocka_unit_test(test_a_limit_of_zero_refuses_everything_over_it),
     };

@@ -422,12 +422,9 @@ static int take_framing(struct pl_chunked *self, char byte)
         return take_text(self, byte, TRAILER_VALUE_LF);
     case TRAILER_VALUE_LF:
         return byte == '\n' ? go(self, TRAILER_START) : PL_ERR_SYNTAX;
-    case LAST_LF:
+    default: /* LAST_LF; the caller takes CHUNK_DATA itself */
         return byte == '\n' ? finish(self) : PL_ERR_SYNTAX;
-    case CHUNK_DATA: /* not framing: taken by the caller */
-        break;
     }
-    return PL_ERR_SYNTAX;
 }
 
 long pl_chunked_next(struct pl_chunked *self, const char *data, size_t len, struct pl_str *body)

@@ -19,12 +19,12 @@
 
 /** Where an upstream is and how it is reached. Immutable; shared by all workers. */
 struct pl_endpoint {
-    char *host;             /* name or numeric address, without brackets */
+    char *host; /* name or numeric address, without brackets */
     uint16_t port;
-    SSL_CTX *tls;           /* NULL: plain TCP */
-    char *server_name;      /* for SNI and verification; usually the host */
-    uint32_t max_idle;      /* idle connections kept per worker */
-    uint32_t idle_ms;       /* after that an idle connection is closed; 0: never */
+    SSL_CTX *tls;      /* NULL: plain TCP */
+    char *server_name; /* for SNI and verification; usually the host */
+    uint32_t max_idle; /* idle connections kept per worker */
+    uint32_t idle_ms;  /* after that an idle connection is closed; 0: never */
 };
 
 /** One TCP or TLS connection. Belongs to a dial, to an attempt or to the pool. */

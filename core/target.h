@@ -27,7 +27,7 @@ struct pl_provider {
 };
 
 struct pl_target {
-    char *name;               /* "primary/gpt-4"; unique in its configuration */
+    char *name;               /* "primary/gpt-4"; routes may share it */
     size_t provider_index;
     char *model;              /* NULL: the client's model is kept */
     char *model_json;         /* the same as a JSON string literal */

@@ -13,8 +13,8 @@
 #include <sys/uio.h>
 
 struct pl_tls_client_config {
-    const char *ca_file;     /* PEM bundle; NULL: the system's store */
-    bool verify;             /* false only where the operator wrote verify = false */
+    const char *ca_file; /* PEM bundle; NULL: the system's store */
+    bool verify;         /* false only where the operator wrote verify = false */
 };
 
 /**

@@ -223,9 +223,9 @@ return {
       --models = { "llama-3.3-70b" },
     --},
 
-    -- Everything else.
+    -- The rest of these families; what no route takes is answered 404.
     {
-      match = { model = "*" },
+      match = { model = { "gpt-*", "text-embedding-*", "dall-e-*", "whisper-*", "tts-*" } },
       targets = {
         { provider = "primary", priority = 0 },
         { provider = "fallback", priority = 1 },

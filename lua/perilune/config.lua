@@ -526,10 +526,9 @@ local function unique(wanted, taken)
   return name
 end
 
-local function normalise_target(target, provider, taken)
-  local name = target.model and target.provider .. "/" .. target.model or target.provider
+local function normalise_target(target, provider)
   return {
-    name = unique(name, taken),
+    name = target.model and target.provider .. "/" .. target.model or target.provider,
     provider = provider.index, provider_name = target.provider,
     model = target.model, priority = target.priority, weight = target.weight,
     set_headers = sorted_pairs(target.headers.set), remove_headers = target.headers.remove,
@@ -581,12 +580,12 @@ local function normalise_providers(providers)
 end
 
 local function normalise_routes(routes, by_name)
-  local result, targets, taken = {}, {}, {}
+  local result, targets = {}, {}
   local names = route_names(routes)
   for position, entry in ipairs(routes) do
     local normalised = normalise_route(entry, names[position])
     for _, target in ipairs(entry.targets) do
-      table.insert(targets, normalise_target(target, by_name[target.provider], taken))
+      table.insert(targets, normalise_target(target, by_name[target.provider]))
       table.insert(normalised.targets, #targets)
     end
     result[position] = normalised

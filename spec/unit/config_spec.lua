@@ -783,7 +783,7 @@ describe("config.load, normalising", function()
     } }, loaded.routes)
   end)
 
-  it("makes the names of targets and routes unique", function()
+  it("makes the names of routes unique, and names targets after what they are", function()
     local loaded = load([[return {
       providers = { p = { url = "http://h" } },
       routes = {
@@ -805,7 +805,7 @@ describe("config.load, normalising", function()
       routes[position] = entry.name
     end
     assert.are.same(
-      { "p", "p/m", "p#2", "p/m#2", "p/m#3", "p#3", "p#4", "p#5" }, targets)
+      { "p", "p/m", "p", "p/m#2", "p/m", "p", "p", "p" }, targets)
     assert.are.same({ "a", "a#3", "a#2", "x,+2", "/v1/x", "*" }, routes)
     assert.are.same({ 3, 4 }, loaded.routes[2].targets)
   end)
@@ -818,7 +818,7 @@ return {
   routes = { { match = { model = "a" }, targets = pair }, { targets = pair } },
 }]])
     assert.are.equal("p/m", loaded.targets[1].name)
-    assert.are.equal("p/m#2", loaded.targets[2].name)
+    assert.are.equal("p/m", loaded.targets[2].name)
     assert.are_not.equal(loaded.targets[1].set_headers, loaded.targets[2].set_headers)
   end)
 

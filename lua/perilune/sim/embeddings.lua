@@ -15,7 +15,7 @@ local embeddings = {
 
 local MAX_INPUTS = 2048
 local MAX_DIMENSIONS = 8192
-local MAX_VALUES = 1048576 -- of one answer
+local MAX_VALUES = 262144 -- of one answer
 local SEED_LIMIT = 2147483647
 local INPUT_FORMS = "a string, an array of strings, an array of token ids or an array of those"
 local ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"

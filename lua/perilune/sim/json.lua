@@ -2,12 +2,14 @@
 -- lua-cjson writes an empty table as {}, so arrays and objects are put together here from raw JSON
 -- and lua-cjson only encodes strings and numbers.
 local cjson = require "cjson.safe"
-local byte, find, gsub, sub = string.byte, string.find, string.gsub, string.sub
+local byte, find, gsub, rep, sub = string.byte, string.find, string.gsub, string.rep, string.sub
 local concat = table.concat
 
 local json = { null = cjson.null }
 
 local MAX_DEPTH = 200
+local MAX_CHARACTER_BYTES = 4
+local MAX_KEPT = 1024
 local REPLACEMENT = "\239\191\189" -- U+FFFD
 local TAIL = "[\128-\191]"
 local AFTER_LEAD = {} -- what may follow a lead byte: well-formed UTF-8, Unicode table 3-7
@@ -23,29 +25,36 @@ local codec = cjson.new()
 codec.decode_invalid_numbers(false)
 codec.decode_max_depth(MAX_DEPTH)
 
--- Where the character at `position` ends; nil when it is none.
-local function sequence_end(run, position)
-  local pattern = AFTER_LEAD[byte(run, position)]
-  if not pattern then return nil end
-  local _, last = find(run, pattern, position + 1)
-  return last
+-- A byte beyond ASCII and the continuation bytes after it, mended; false when they are a character.
+local function mend_piece(piece)
+  local pattern, good_bytes = AFTER_LEAD[byte(piece)], 0
+  if pattern then
+    local _, last = find(piece, pattern, 2)
+    if last == #piece then return false end
+    good_bytes = last or 0
+  end
+  return sub(piece, 1, good_bytes) .. rep(REPLACEMENT, #piece - good_bytes)
 end
 
--- A run of non-ASCII bytes with what is not UTF-8 replaced; nil when nothing had to be.
-local function mend_run(run)
-  local pieces, position, broken = {}, 1, false
-  while position <= #run do
-    local last = sequence_end(run, position)
-    pieces[#pieces + 1] = last and sub(run, position, last) or REPLACEMENT
-    broken = broken or not last
-    position = (last or position) + 1
+-- Asked by gsub for each piece. Keeps what comes often; the number of short pieces is bounded, but
+-- there is no need to keep a million of them.
+local mended = {}
+local mended_count = 0
+
+local function look_up(_, piece)
+  local result = mend_piece(piece)
+  if #piece <= MAX_CHARACTER_BYTES and mended_count < MAX_KEPT then
+    mended[piece] = result
+    mended_count = mended_count + 1
   end
-  return broken and concat(pieces) or nil
+  return result
 end
+
+setmetatable(mended, { __index = look_up })
 
 --- Replace bytes that are not UTF-8 by U+FFFD.
 function json.mend(text)
-  return (gsub(text, "[\128-\255]+", mend_run))
+  return (gsub(text, "[\128-\255][\128-\191]*", mended))
 end
 
 --- Decode a text that must be one JSON object.
