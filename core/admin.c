@@ -81,7 +81,8 @@ static bool is_authorized(const struct pl_admin *self, const struct pl_headers *
     if (!pl_headers_get(headers, PL_STR("authorization"), &given) || given.len < 7 ||
         !pl_str_equal_nocase((struct pl_str){given.data, 7}, PL_STR("bearer ")))
         return false;
-    return given.len - 7 == strlen(token) && CRYPTO_memcmp(given.data + 7, token, strlen(token)) == 0;
+    return given.len - 7 == strlen(token) &&
+           CRYPTO_memcmp(given.data + 7, token, strlen(token)) == 0;
 }
 
 static void on_request(struct pl_exchange *exchange, void *arg)

@@ -13,11 +13,11 @@
 
 #define PERILUNE_VERSION "0.1.0"
 
-#define PL_NODISCARD __attribute__((warn_unused_result))
+#define PL_NODISCARD         __attribute__((warn_unused_result))
 #define PL_PRINTF(fmt, args) __attribute__((format(printf, fmt, args)))
-#define PL_COUNT(array) (sizeof(array) / sizeof((array)[0]))
-#define PL_MIN(a, b) ((a) < (b) ? (a) : (b))
-#define PL_MAX(a, b) ((a) > (b) ? (a) : (b))
+#define PL_COUNT(array)      (sizeof(array) / sizeof((array)[0]))
+#define PL_MIN(a, b)         ((a) < (b) ? (a) : (b))
+#define PL_MAX(a, b)         ((a) > (b) ? (a) : (b))
 
 /** Results of functions that return int. 0 is success. */
 enum pl_err {

@@ -2,9 +2,10 @@
  * Bind: the Lua classes over requests, answers and targets, and the library's way down into C.
  *
  * Thread: the runtime's worker. Every object that Lua holds is a box with a serial number: what has
- * ended is recognised and refused, never reached. Functions that wait come in two halves, `..._begin`
- * which yields and `..._result` which runs inside the coroutine afterwards; perilune.boot joins them
- * into methods. Nothing here is visible to policies but through those methods.
+ * ended is recognised and refused, never reached. Functions that wait come in two halves,
+ * `..._begin` which yields and `..._result` which runs inside the coroutine afterwards;
+ * perilune.boot joins them into methods. Nothing here is visible to policies but through those
+ * methods.
  */
 #ifndef PL_BIND_H
 #define PL_BIND_H
@@ -13,8 +14,8 @@
 #include <lua.h>
 
 /**
- * A VM with the library's native modules. `runtime` may be NULL where no request will run (checking a
- * configuration). NULL when it does not fit its memory.
+ * A VM with the library's native modules. `runtime` may be NULL where no request will run (checking
+ * a configuration). NULL when it does not fit its memory.
  */
 struct pl_vm *pl_bind_vm_new(const struct pl_vm_limits *limits, struct pl_runtime *runtime);
 

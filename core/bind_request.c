@@ -1,5 +1,6 @@
 /*
- * A client's request as Lua sees it: its fields, and the halves of the methods that wait. See bind.h.
+ * A client's request as Lua sees it: its fields, and the halves of the methods that wait. See
+ * bind.h.
  */
 #include "bind.h"
 #include "log.h"

@@ -100,7 +100,8 @@ static int read_directory(struct pl_config *self, char **problems)
     return rc;
 }
 
-/* ---- helpers: env, secret, file ---------------------------------------------------------------- */
+/* ---- helpers: env, secret, file ----------------------------------------------------------------
+ */
 
 static struct pl_config_value look_up_env(const char *name)
 {
@@ -111,8 +112,8 @@ static struct pl_config_value look_up_env(const char *name)
 static struct pl_config_value look_up_file(const char *directory, const char *name)
 {
     struct pl_config_value result = {0};
-    char *path = name[0] == '/' || !directory ? pl_xstrdup(name)
-                                              : format_text("%s/%s", directory, name);
+    char *path =
+        name[0] == '/' || !directory ? pl_xstrdup(name) : format_text("%s/%s", directory, name);
     size_t len;
     result.value = read_file(path, PL_CONFIG_MAX_FILE_BYTES, &len, &result.problem);
     free(path);
@@ -194,7 +195,8 @@ int pl_config_push_sources(lua_State *L, const struct pl_config *self)
     return 2;
 }
 
-/* ---- from Lua's table to C --------------------------------------------------------------------- */
+/* ---- from Lua's table to C ---------------------------------------------------------------------
+ */
 
 static char *get_string(lua_State *L, int index, const char *key)
 {
@@ -351,8 +353,8 @@ static void read_provider(struct pl_config *config, lua_State *L, int index,
     self->endpoint.port = (uint16_t)get_number(L, index, "port");
     self->endpoint.max_idle = get_u32(L, index, "idle_connections");
     self->endpoint.idle_ms = get_ms(L, index, "idle_ms");
-    self->host_header = make_host_header(self->endpoint.host, self->endpoint.port,
-                                         get_boolean(L, index, "tls"));
+    self->host_header =
+        make_host_header(self->endpoint.host, self->endpoint.port, get_boolean(L, index, "tls"));
     read_credential(L, index, self);
     read_header_pairs(L, index, "headers", &self->headers);
     read_tls(config, L, index, self);
@@ -388,8 +390,8 @@ static void read_edits(lua_State *L, int index, struct pl_target *self)
     self->edits = pl_xcalloc(set_count + unset_count + 1, sizeof(*self->edits));
     for (size_t i = 0; i < set_count; i++) {
         lua_rawgeti(L, -1, (int)i + 1);
-        self->edits[self->edit_count++] = (struct pl_json_edit){
-            .key = copy_str(pair_item(L, 1)), .value = copy_str(pair_item(L, 2))};
+        self->edits[self->edit_count++] = (struct pl_json_edit){.key = copy_str(pair_item(L, 1)),
+                                                                .value = copy_str(pair_item(L, 2))};
         lua_pop(L, 1);
     }
     lua_pop(L, 1);
@@ -485,7 +487,8 @@ static void read_config(struct pl_config *self, lua_State *L, int index)
     read_topology(self, L, index);
 }
 
-/* ---- loading ------------------------------------------------------------------------------------ */
+/* ---- loading ------------------------------------------------------------------------------------
+ */
 
 static void check_directory(lua_State *L, void *arg)
 {
@@ -571,7 +574,8 @@ struct pl_config *pl_config_load_simulator(int argument_count, char **arguments,
     return NULL;
 }
 
-/* ---- freeing ------------------------------------------------------------------------------------ */
+/* ---- freeing ------------------------------------------------------------------------------------
+ */
 
 static void provider_deinit(struct pl_provider *self)
 {

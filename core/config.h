@@ -1,7 +1,7 @@
 /*
- * Config: a policies directory as checked data. Read and evaluated once, on the main thread, in a VM
- * of its own; the workers' VMs are then made from the same bytes and the same answers of env, secret
- * and file, so that all of them hold what was checked.
+ * Config: a policies directory as checked data. Read and evaluated once, on the main thread, in a
+ * VM of its own; the workers' VMs are then made from the same bytes and the same answers of env,
+ * secret and file, so that all of them hold what was checked.
  *
  * Immutable after pl_config_load; shared by all threads.
  */
@@ -38,7 +38,7 @@ struct pl_config {
     size_t file_count;
     struct pl_config_value *values;
     size_t value_count;
-    bool recording; /* helpers may still look outside */
+    bool recording;   /* helpers may still look outside */
     char **arguments; /* the simulator's command line; borrowed */
     int argument_count;
 
@@ -68,7 +68,8 @@ struct pl_config *pl_config_load_simulator(int argument_count, char **arguments,
                                            int *exit_status);
 void pl_config_free(struct pl_config *self);
 
-/** Pushes the arguments that perilune.boot's functions take: sources, helpers or the command line. */
+/** Pushes the arguments that perilune.boot's functions take: sources, helpers or the command line.
+ */
 int pl_config_push_sources(lua_State *L, const struct pl_config *self);
 
 #endif

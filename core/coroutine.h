@@ -2,9 +2,9 @@
  * Coroutine: one policy run. Start, wait, resume; cancelling is dropping.
  *
  * Thread: the VM's. At most one pending operation at a time, named by a static label ("head of
- * openai-eu"). Whoever ends the wait calls pl_coroutine_resume and passes no values: the operation's
- * result is fetched by C code inside the coroutine (its continuation), where an allocation failure is
- * an ordinary Lua error.
+ * openai-eu"). Whoever ends the wait calls pl_coroutine_resume and passes no values: the
+ * operation's result is fetched by C code inside the coroutine (its continuation), where an
+ * allocation failure is an ordinary Lua error.
  */
 #ifndef PL_COROUTINE_H
 #define PL_COROUTINE_H
@@ -37,7 +37,8 @@ struct pl_coroutine {
 void pl_coroutine_init(struct pl_coroutine *self, struct pl_vm *vm);
 /** Takes a thread from the VM. 0, or PL_ERR_LIMIT when memory is out. */
 PL_NODISCARD int pl_coroutine_open(struct pl_coroutine *self);
-/** Runs or goes on with what is on the thread's stack: function and `arg_count` arguments at first. */
+/** Runs or goes on with what is on the thread's stack: function and `arg_count` arguments at first.
+ */
 enum pl_coroutine_result pl_coroutine_resume(struct pl_coroutine *self, int arg_count);
 /** Drops the thread. Idempotent. Not while running: then it is dropped when the run ends. */
 void pl_coroutine_close(struct pl_coroutine *self);

@@ -189,6 +189,22 @@ static void arm_connect_timer(struct pl_dial *self)
     arm_timer(self, left_ms / (self->addresses.count - self->next_address + 1));
 }
 
+/** A model may think for minutes without a byte; keep-alive probes hold the way through NATs open,
+ *  and find out when there is nobody left. None of it is worth failing for. */
+static void set_options(int fd)
+{
+    static const struct {
+        int level, name, value;
+    } options[] = {
+        {IPPROTO_TCP, TCP_NODELAY, 1},   {SOL_SOCKET, SO_KEEPALIVE, 1},
+        {IPPROTO_TCP, TCP_KEEPIDLE, 60}, {IPPROTO_TCP, TCP_KEEPINTVL, 20},
+        {IPPROTO_TCP, TCP_KEEPCNT, 3},
+    };
+    for (size_t i = 0; i < PL_COUNT(options); i++) {
+        (void)setsockopt(fd, options[i].level, options[i].name, &options[i].value, sizeof(int));
+    }
+}
+
 /** False when this address is out of the question; errno says why. */
 static bool begin_connect(struct pl_dial *self, const struct pl_address *address)
 {
@@ -196,8 +212,7 @@ static bool begin_connect(struct pl_dial *self, const struct pl_address *address
     if (fd < 0) {
         return false;
     }
-    int on = 1;
-    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
+    set_options(fd);
     int result = connect(fd, (const struct sockaddr *)&address->storage, address->len);
     if (result < 0 && errno != EINPROGRESS && errno != EINTR) {
         int reason = errno;

@@ -12,8 +12,8 @@
 #include "base.h"
 #include <sys/uio.h>
 
-#define PL_JSON_MAX_DEPTH   128
-#define PL_JSON_MAX_MEMBERS 256 /* top level */
+#define PL_JSON_MAX_DEPTH     128
+#define PL_JSON_MAX_MEMBERS   256 /* top level */
 #define PL_JSON_MAX_KEY_BYTES 256 /* top level, as written; bounds the search for duplicates */
 
 enum pl_json_type {
@@ -27,23 +27,23 @@ enum pl_json_type {
 };
 
 struct pl_json_member {
-    size_t start;                 /* offset of the key's opening quote */
-    size_t key_start, key_len;    /* the key's raw bytes between the quotes */
+    size_t start;                  /* offset of the key's opening quote */
+    size_t key_start, key_len;     /* the key's raw bytes between the quotes */
     size_t value_start, value_len; /* raw value text, quotes included for strings */
-    size_t end;                   /* offset just past the value */
+    size_t end;                    /* offset just past the value */
     enum pl_json_type type;
-    bool key_has_escape;          /* compare decoded, see pl_json_find */
+    bool key_has_escape; /* compare decoded, see pl_json_find */
 };
 
 /** The scan of one object. Holds offsets only; `text` is borrowed and must stay as it was. */
 struct pl_json {
     const char *text;
     size_t text_len;
-    size_t open, close;           /* offsets of '{' and of its '}' */
+    size_t open, close; /* offsets of '{' and of its '}' */
     struct pl_json_member *members;
     size_t count, cap;
-    size_t error_offset;          /* when the scan fails */
-    const char *error;            /* static text, such as "duplicate key" or "unexpected end" */
+    size_t error_offset; /* when the scan fails */
+    const char *error;   /* static text, such as "duplicate key" or "unexpected end" */
 };
 
 void pl_json_init(struct pl_json *self);
@@ -61,12 +61,15 @@ const struct pl_json_member *pl_json_find(const struct pl_json *self, struct pl_
  * its length, as it may hold NUL. NULL when the literal is broken (lone surrogates included).
  */
 char *pl_json_decode_string(const char *literal, size_t literal_len, size_t *len);
-/** Encodes bytes as a JSON string literal, quotes included: a new string, invalid UTF-8 replaced. */
+/** Encodes bytes as a JSON string literal, quotes included: a new string, invalid UTF-8 replaced.
+ */
 char *pl_json_encode_string(const char *data, size_t data_len, size_t *len);
-/** 0 when `text` is exactly one valid JSON value of any type, else PL_ERR_SYNTAX or PL_ERR_LIMIT. */
+/** 0 when `text` is exactly one valid JSON value of any type, else PL_ERR_SYNTAX or PL_ERR_LIMIT.
+ */
 PL_NODISCARD int pl_json_validate(const char *text, size_t len);
 
-/** One change to a top-level member: set (value is raw JSON text) or, with value.data NULL, unset. */
+/** One change to a top-level member: set (value is raw JSON text) or, with value.data NULL, unset.
+ */
 struct pl_json_edit {
     struct pl_str key;   /* decoded key */
     struct pl_str value; /* raw JSON text, borrowed, or data NULL */
@@ -77,7 +80,7 @@ struct pl_json_splice {
     struct iovec *pieces;
     size_t count, cap;
     size_t total_bytes;
-    char *glue;          /* separators and encoded keys of inserted members */
+    char *glue; /* separators and encoded keys of inserted members */
 };
 
 void pl_json_splice_init(struct pl_json_splice *self);

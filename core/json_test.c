@@ -465,6 +465,29 @@ static void test_members_are_bounded(void **state)
     free(most);
 }
 
+static void test_appended_members_are_bounded(void **state)
+{
+    (void)state;
+    static char keys[PL_JSON_MAX_MEMBERS + 1][8];
+    struct pl_json_edit edits[PL_JSON_MAX_MEMBERS + 1];
+    for (size_t i = 0; i < PL_COUNT(edits); i++) {
+        int len = snprintf(keys[i], sizeof(keys[i]), "k%zu", i);
+        edits[i] = (struct pl_json_edit){{keys[i], (size_t)len}, PL_STR("1")};
+    }
+    struct pl_json json;
+    struct pl_json_splice splice;
+    pl_json_init(&json);
+    pl_json_splice_init(&splice);
+    assert_int_equal(pl_json_scan(&json, "{}", 2), 0);
+    assert_int_equal(pl_json_splice_make(&splice, &json, edits, PL_COUNT(edits)), PL_ERR_LIMIT);
+    assert_int_equal(pl_json_splice_make(&splice, &json, edits, PL_COUNT(edits) - 1), 0);
+    char *joined = join(&splice);
+    assert_int_equal(scan(joined), 0);
+    free(joined);
+    pl_json_splice_deinit(&splice);
+    pl_json_deinit(&json);
+}
+
 static void test_keys_are_bounded(void **state)
 {
     (void)state;
@@ -724,6 +747,7 @@ int main(void)
         cmocka_unit_test(test_duplicate_keys_are_refused),
         cmocka_unit_test(test_lone_surrogates),
         cmocka_unit_test(test_members_are_bounded),
+        cmocka_unit_test(test_appended_members_are_bounded),
         cmocka_unit_test(test_keys_are_bounded),
         cmocka_unit_test(test_truncated_at_every_offset),
         cmocka_unit_test(test_decode_string),

@@ -69,7 +69,8 @@ int pl_listen(const char *address, uint16_t *port, bool shared, char *error, siz
 int pl_listen_parse(const char *text, char **address, uint16_t *port)
 {
     const char *colon = strrchr(text, ':');
-    if (!colon || colon == text || colon[1] == '\0' || strspn(colon + 1, "0123456789") != strlen(colon + 1))
+    if (!colon || colon == text || colon[1] == '\0' ||
+        strspn(colon + 1, "0123456789") != strlen(colon + 1))
         return PL_ERR_SYNTAX;
     unsigned long number = strtoul(colon + 1, NULL, 10);
     if (number > 65535 || strlen(colon + 1) > 5)

@@ -28,7 +28,8 @@ static const char help_text[] =
     "      --listen ADDR:PORT  instead of listen.address (port 0 picks one)\n"
     "      --admin ADDR:PORT   instead of admin.address\n"
     "      --workers N         instead of workers (0: one per core)\n"
-    "  perilune check [DIR]    check gateway.lua and its policies; exit status 1 if anything is wrong\n"
+    "  perilune check [DIR]    check gateway.lua and its policies; exit status 1 if anything is "
+    "wrong\n"
     "  perilune sim [FLAGS]    run a simulated provider (perilune sim --help)\n"
     "  perilune version\n"
     "  perilune help\n"
@@ -52,7 +53,8 @@ struct process {
     bool draining;
 };
 
-/* ---- serving ------------------------------------------------------------------------------------ */
+/* ---- serving ------------------------------------------------------------------------------------
+ */
 
 static void mail_all(struct process *self, enum pl_mail mail)
 {
@@ -104,8 +106,8 @@ static int start_workers(struct process *self)
     char error[1024];
     uint16_t port = config->listen_port;
     for (int i = 0; i < self->worker_count; i++) {
-        int fd = pl_listen(config->listen_address, &port, self->worker_count > 1, error,
-                           sizeof(error));
+        int fd =
+            pl_listen(config->listen_address, &port, self->worker_count > 1, error, sizeof(error));
         if (fd >= 0)
             self->workers[i] = pl_worker_new(config, fd, error, sizeof(error));
         if (fd < 0 || !self->workers[i]) {
@@ -224,7 +226,8 @@ static int serve(struct pl_config *config)
     return status;
 }
 
-/* ---- commands ----------------------------------------------------------------------------------- */
+/* ---- commands -----------------------------------------------------------------------------------
+ */
 
 static int usage_error(const char *fmt, const char *word)
 {
@@ -312,8 +315,7 @@ static int apply_overrides(struct pl_config *config, struct overrides *overrides
     if (overrides->workers >= 0)
         config->workers = overrides->workers;
     if (config->admin_address && !config->admin_token && !is_loopback(config->admin_address)) {
-        usage_error("--admin %s: an address off loopback needs admin.token",
-                    config->admin_address);
+        usage_error("--admin %s: an address off loopback needs admin.token", config->admin_address);
         return PL_ERR_SYNTAX;
     }
     return PL_OK;

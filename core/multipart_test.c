@@ -170,7 +170,7 @@ static void test_find(void **state)
         PART("content-type:text/plain\r\nCONTENT-DISPOSITION:Form-Data ;\tNAME=\"model\" ; x=1",
              "m") END,
         "m");
-    assert_found(PART(DISPOSITION "name=\"model\"\r\nContent-Transfer-Encoding: 8BIT", "m") END,
+    assert_found(PART(DISPOSITION "name=\"model\"\r\nContent-Transfer-Encoding: 8BIT \t", "m") END,
                  "m");
 }
 

@@ -2,9 +2,9 @@
  * Relay: the answer to the client, see request.h. Everything that commits a request goes through
  * here: the upstream's answer passed on, an answer made by the policy, an error.
  *
- * A stream of events is passed on event by event: bytes after the last whole event are kept back, so
- * that when the upstream is cut, what the client has is well-formed and an error event can follow.
- * An answer that is not whole is never ended as if it were.
+ * A stream of events is passed on event by event: bytes after the last whole event are kept back,
+ * so that when the upstream is cut, what the client has is well-formed and an error event can
+ * follow. An answer that is not whole is never ended as if it were.
  */
 #include "log.h"
 #include "request.h"
@@ -38,10 +38,9 @@ static void add_trail_header(struct pl_request *self, struct pl_headers *headers
         const struct pl_trail_entry *entry = &self->trail[i];
         char status[16];
         snprintf(status, sizeof(status), "%d", entry->status);
-        int n = snprintf(value + len, sizeof(value) - len, "%s%s;%s;%ums", i ? ", " : "",
-                         entry->target->name,
-                         entry->status ? status : pl_failure_name(entry->failure),
-                         entry->duration_ms);
+        int n = snprintf(
+            value + len, sizeof(value) - len, "%s%s;%s;%ums", i ? ", " : "", entry->target->name,
+            entry->status ? status : pl_failure_name(entry->failure), entry->duration_ms);
         if (len + (size_t)n >= sizeof(value))
             break;
         len += (size_t)n;
@@ -95,7 +94,8 @@ static const struct pl_headers *answer_headers(struct pl_request *self,
     return headers;
 }
 
-/* ---- the upstream's answer --------------------------------------------------------------------- */
+/* ---- the upstream's answer ---------------------------------------------------------------------
+ */
 
 static void pause_for_client(struct pl_request *self)
 {
@@ -191,8 +191,7 @@ static void write_error_event(struct pl_request *self, enum pl_failure failure)
 /* A stream framed by the close of the connection is whole only if it says so itself. */
 static bool is_cut(const struct pl_response *response)
 {
-    return response->is_sse && response->framing == PL_FRAMING_EOF &&
-           !response->sse.seen_terminal;
+    return response->is_sse && response->framing == PL_FRAMING_EOF && !response->sse.seen_terminal;
 }
 
 static void end_relay(struct pl_request *self, enum pl_failure failure)
@@ -264,7 +263,8 @@ bool pl_request_relay(struct pl_request *self)
     return true;
 }
 
-/* ---- answers made here ------------------------------------------------------------------------- */
+/* ---- answers made here -------------------------------------------------------------------------
+ */
 
 void pl_request_respond(struct pl_request *self, int status, const struct pl_headers *headers,
                         const char *body, size_t len)
@@ -284,9 +284,10 @@ void pl_request_fail(struct pl_request *self, int status, const char *type, cons
     size_t json_len;
     struct pl_headers headers;
     char *json = pl_json_encode_string(message, strlen(message), &json_len);
-    int len = snprintf(body, sizeof(body),
-                       "{\"error\":{\"message\":%s,\"type\":\"%s\",\"param\":null,\"code\":\"%s\"}}",
-                       json, type, code);
+    int len =
+        snprintf(body, sizeof(body),
+                 "{\"error\":{\"message\":%s,\"type\":\"%s\",\"param\":null,\"code\":\"%s\"}}",
+                 json, type, code);
     free(json);
     assert(len > 0 && (size_t)len < sizeof(body));
     pl_headers_init(&headers);

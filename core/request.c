@@ -1,8 +1,8 @@
 /*
  * Request: see request.h. This file: life, body, waking the policy, deadline, client gone, end.
  *
- * Re-entry: pl_request_wake runs Lua, which may start, drop or answer anything; after it the request
- * may be gone. So every caller wakes last and touches nothing afterwards.
+ * Re-entry: pl_request_wake runs Lua, which may start, drop or answer anything; after it the
+ * request may be gone. So every caller wakes last and touches nothing afterwards.
  */
 #include "request.h"
 #include "log.h"
@@ -177,9 +177,8 @@ static int read_multipart(struct pl_request *self, char *error, size_t error_siz
     const char *why = "the boundary parameter is missing or broken";
     if (!pl_headers_get(pl_exchange_headers(self->exchange), PL_STR("content-type"), &type) ||
         pl_multipart_boundary(type, boundary, &boundary_len) != PL_OK ||
-        pl_multipart_find(self->body.data, self->body.len,
-                          (struct pl_str){boundary, boundary_len}, PL_STR("model"),
-                          &self->model_field, &why) != PL_OK) {
+        pl_multipart_find(self->body.data, self->body.len, (struct pl_str){boundary, boundary_len},
+                          PL_STR("model"), &self->model_field, &why) != PL_OK) {
         snprintf(error, error_size, "The multipart body is not usable: %s.", why);
         return PL_ERR_SYNTAX;
     }

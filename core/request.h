@@ -24,12 +24,12 @@
 #include <event2/event_struct.h>
 #include <sys/queue.h>
 
-#define PL_REQUEST_ID_MAX        128
-#define PL_TRAIL_MAX             64
-#define PL_HELD_MAX_BYTES        65536
-#define PL_COLLECT_MAX_BYTES     (1024 * 1024)
-#define PL_EVENT_MAX_BYTES       (1024 * 1024)
-#define PL_REQUEST_EDITS_MAX     64
+#define PL_REQUEST_ID_MAX    128
+#define PL_TRAIL_MAX         64
+#define PL_HELD_MAX_BYTES    65536
+#define PL_COLLECT_MAX_BYTES (1024 * 1024)
+#define PL_EVENT_MAX_BYTES   (1024 * 1024)
+#define PL_REQUEST_EDITS_MAX 64
 
 /** What the policy of a request waits for. */
 enum pl_wait {
@@ -51,7 +51,7 @@ enum pl_intake {
 
 struct pl_trail_entry {
     const struct pl_target *target;
-    int status;              /* 0: no answer, see failure */
+    int status; /* 0: no answer, see failure */
     enum pl_failure failure;
     uint32_t duration_ms;
 };
@@ -117,11 +117,11 @@ struct pl_request {
 
     uint64_t start_ms, deadline_ms; /* deadline_ms 0: none */
     struct event deadline_timer, wait_timer;
-    bool committed;     /* a head has gone to the client */
-    bool paused;        /* the attempt waits for the client to read */
+    bool committed; /* a head has gone to the client */
+    bool paused;    /* the attempt waits for the client to read */
     bool client_gone;
     bool past_deadline;
-    int status;         /* of the answer; 499 when the client left */
+    int status; /* of the answer; 499 when the client left */
 
     TAILQ_ENTRY(pl_request) link; /* in runtime->active, or runtime->spare */
 };
@@ -138,8 +138,8 @@ struct pl_runtime {
     int targets_ref;        /* registry: array of target objects */
     struct pl_request_list active, spare;
     size_t active_count;
-    bool is_simulator; /* bodies are its own to check, answers its own to label */
-    struct pl_request *running; /* whose policy runs right now */
+    bool is_simulator;                /* bodies are its own to check, answers its own to label */
+    struct pl_request *running;       /* whose policy runs right now */
     struct pl_headers scratch;        /* of the answer being begun */
     struct pl_headers policy_headers; /* as a policy gives them */
 };

@@ -112,8 +112,7 @@ static void put_client_headers(struct pl_request *self, const struct pl_target *
     }
 }
 
-static void build_head(struct pl_request *self, const struct pl_target *target,
-                       size_t body_bytes)
+static void build_head(struct pl_request *self, const struct pl_target *target, size_t body_bytes)
 {
     const struct pl_provider *provider =
         &self->runtime->topology->providers[target->provider_index];
@@ -144,9 +143,9 @@ static size_t gather_edits(struct pl_request *self, const struct pl_target *targ
         edits[count++] = target->edits[i];
     for (size_t i = 0; i < self->edit_count; i++) {
         const struct pl_request_edit *edit = &self->edits[i];
-        edits[count++] = (struct pl_json_edit){
-            .key = {edit->key, strlen(edit->key)},
-            .value = {edit->value, edit->value ? strlen(edit->value) : 0}};
+        edits[count++] =
+            (struct pl_json_edit){.key = {edit->key, strlen(edit->key)},
+                                  .value = {edit->value, edit->value ? strlen(edit->value) : 0}};
     }
     if (target->model)
         edits[count++] = (struct pl_json_edit){

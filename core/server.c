@@ -8,8 +8,8 @@
  * (evhttp_send_reply_end), and goes on to the next request.
  *
  * Ownership: evhttp owns its connection and request; `struct connection` lives from on_bev until
- * evhttp's close callback; an exchange lives from on_request to its answer or to on_gone. Nothing is
- * freed in its own callback: a connection to be closed goes to the doomed list, which an event
+ * evhttp's close callback; an exchange lives from on_request to its answer or to on_gone. Nothing
+ * is freed in its own callback: a connection to be closed goes to the doomed list, which an event
  * empties in the same loop turn.
  *
  * Deliberately not done: pipelining (bytes after a request are dropped and the connection is closed
@@ -32,9 +32,9 @@
 #include <sys/queue.h>
 #include <sys/socket.h>
 
-#define LINGER_MS              2000
-#define ACCEPT_PAUSE_MS        50
-#define READ_AHEAD_BYTES       65536 /* input kept while an answer is being made */
+#define LINGER_MS        2000
+#define ACCEPT_PAUSE_MS  50
+#define READ_AHEAD_BYTES 65536 /* input kept while an answer is being made */
 
 enum connection_state {
     CONNECTION_READING,   /* the guard scans, evhttp parses */
@@ -54,7 +54,7 @@ struct connection {
     struct pl_exchange *exchange;
     enum connection_state state;
     struct pl_guard guard;
-    uint64_t since_ms;      /* start of what the state waits for */
+    uint64_t since_ms; /* start of what the state waits for */
     uint64_t last_read_ms;
     uint64_t last_drain_ms; /* when the client last took bytes */
     bool reset_on_close;
@@ -92,7 +92,7 @@ struct pl_server {
     size_t connection_count, exchange_count;
     struct connection *completing; /* set by the guard just before evhttp's callback */
     struct connection_queue newcomers, to_flush, doomed;
-    struct event *queue_event;  /* works the three queues off */
+    struct event *queue_event; /* works the three queues off */
     struct event *sweep_timer;
     struct event *accept_timer; /* re-enables accept after EMFILE */
     bool draining;
@@ -126,7 +126,8 @@ static void dequeue(struct connection *self)
     struct connection_queue *queues[] = {&server->newcomers, &server->to_flush, &server->doomed};
     for (size_t i = 0; i < PL_COUNT(queues); i++) {
         struct connection *other;
-        SLIST_FOREACH (other, queues[i], queue_link) {
+        SLIST_FOREACH(other, queues[i], queue_link)
+        {
             if (other == self) {
                 SLIST_REMOVE(queues[i], self, connection, queue_link);
                 self->queued = false;
@@ -219,7 +220,8 @@ static int exchange_fill(struct pl_exchange *self)
 {
     struct evhttp_request *req = self->request;
     struct evkeyval *field;
-    TAILQ_FOREACH (field, evhttp_request_get_input_headers(req), next) {
+    TAILQ_FOREACH(field, evhttp_request_get_input_headers(req), next)
+    {
         if (pl_headers_add(&self->headers, str_of(field->key), str_of(field->value)) != PL_OK)
             return PL_ERR_SYNTAX;
     }
@@ -239,9 +241,9 @@ static int exchange_fill(struct pl_exchange *self)
 
 /*
  * Watches for the client's leaving while the answer is being made: evhttp's event callback stays,
- * its read callback goes (a pipelined request would make it exit), reading goes on up to a mark. Its
- * write callback goes too until the answer is whole: evhttp leaves the completion function of the
- * last answer in place, and would end this one with it as soon as the first bytes are out.
+ * its read callback goes (a pipelined request would make it exit), reading goes on up to a mark.
+ * Its write callback goes too until the answer is whole: evhttp leaves the completion function of
+ * the last answer in place, and would end this one with it as soon as the first bytes are out.
  */
 static void watch_client(struct connection *self)
 {
@@ -279,7 +281,8 @@ static void close_unguarded(struct pl_server *server, struct evhttp_connection *
 {
     struct connection *self;
     pl_log(PL_LOG_ERROR, "server: guard and parser disagree about a message; connection closed");
-    TAILQ_FOREACH (self, &server->connections, link) {
+    TAILQ_FOREACH(self, &server->connections, link)
+    {
         if (self->evcon == evcon)
             connection_doom(self);
     }
@@ -373,7 +376,8 @@ static void refuse(struct connection *self, int status, const char *reason)
     pl_headers_init(&headers);
     int rc = pl_headers_add(&headers, PL_STR("Content-Type"), PL_STR("application/json"));
     if (status == 405)
-        rc |= pl_headers_add(&headers, PL_STR("Allow"), PL_STR("GET, HEAD, POST, PUT, PATCH, DELETE"));
+        rc |= pl_headers_add(&headers, PL_STR("Allow"),
+                             PL_STR("GET, HEAD, POST, PUT, PATCH, DELETE"));
     assert(rc == PL_OK);
     struct pl_reply reply = {.status = status,
                              .minor_version = 1,
@@ -740,8 +744,8 @@ void pl_server_drain(struct pl_server *self)
     struct connection *connection, *next;
     for (connection = TAILQ_FIRST(&self->connections); connection; connection = next) {
         next = TAILQ_NEXT(connection, link);
-        if (connection->state == CONNECTION_READING &&
-            connection->guard.phase == PL_GUARD_IDLE && connection->evcon)
+        if (connection->state == CONNECTION_READING && connection->guard.phase == PL_GUARD_IDLE &&
+            connection->evcon)
             connection_doom(connection);
     }
 }

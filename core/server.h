@@ -19,12 +19,12 @@
 
 struct pl_server_limits {
     struct pl_guard_limits message;
-    uint32_t connections;        /* per server; more are closed at accept */
-    uint32_t head_ms;            /* from the first byte of a request to the end of its head */
-    uint32_t body_idle_ms;       /* between two reads of a request body */
-    uint32_t keepalive_idle_ms;  /* between requests */
-    uint32_t write_stall_ms;     /* without a byte taken by the client while some wait */
-    uint32_t unsent_high_bytes;  /* write_ready turns false above this */
+    uint32_t connections;       /* per server; more are closed at accept */
+    uint32_t head_ms;           /* from the first byte of a request to the end of its head */
+    uint32_t body_idle_ms;      /* between two reads of a request body */
+    uint32_t keepalive_idle_ms; /* between requests */
+    uint32_t write_stall_ms;    /* without a byte taken by the client while some wait */
+    uint32_t unsent_high_bytes; /* write_ready turns false above this */
 };
 
 struct pl_server;

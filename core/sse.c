@@ -9,8 +9,9 @@
 
 #include <string.h>
 
-#define LINE_MAX_BYTES 39 /* a byte order mark and the longest line compared as a whole fit well   \
-                           */
+#define LINE_MAX_BYTES                                                                             \
+    39 /* a byte order mark and the longest line compared as a whole fit well                      \
+        */
 
 void pl_sse_init(struct pl_sse *self)
 {

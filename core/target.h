@@ -20,21 +20,21 @@ enum pl_auth {
 struct pl_provider {
     char *name;
     struct pl_endpoint endpoint;
-    char *base_path;           /* "/v1", "" */
-    char *host_header;         /* "api.example.com" or "127.0.0.1:8000" */
+    char *base_path;   /* "/v1", "" */
+    char *host_header; /* "api.example.com" or "127.0.0.1:8000" */
     enum pl_auth auth;
     struct pl_headers headers; /* always sent, the credential of PL_AUTH_KEY included */
 };
 
 struct pl_target {
-    char *name;               /* "primary/gpt-4"; routes may share it */
+    char *name; /* "primary/gpt-4"; routes may share it */
     size_t provider_index;
-    char *model;              /* NULL: the client's model is kept */
-    char *model_json;         /* the same as a JSON string literal */
+    char *model;      /* NULL: the client's model is kept */
+    char *model_json; /* the same as a JSON string literal */
     int priority;
     double weight;
     struct pl_headers set_headers;
-    char **remove_headers;    /* lower case, NULL-terminated */
+    char **remove_headers;      /* lower case, NULL-terminated */
     struct pl_json_edit *edits; /* body set and unset; owned texts */
     size_t edit_count;
     struct pl_attempt_limits limits;

@@ -147,7 +147,7 @@ static void open_library(lua_State *L, const char *name, lua_CFunction open)
 /* Library code gets what it needs to compute, and no way to files, processes or the JIT. */
 static int open_libraries(lua_State *L)
 {
-    static const char *const dropped[] = {"dofile",  "loadfile", "print",     "coroutine",
+    static const char *const dropped[] = {"dofile",   "loadfile", "print",  "coroutine",
                                           "newproxy", "module",   "gcinfo", NULL};
     open_library(L, "", luaopen_base);
     open_library(L, LUA_STRLIBNAME, luaopen_string);

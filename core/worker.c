@@ -1,8 +1,8 @@
 /*
  * Worker: see worker.h.
  *
- * Made on the main thread, then used on its own thread only, but for the mailbox: `mail` is a set of
- * bits, written by the main thread (fetch_or, release) before it wakes the eventfd, taken by the
+ * Made on the main thread, then used on its own thread only, but for the mailbox: `mail` is a set
+ * of bits, written by the main thread (fetch_or, release) before it wakes the eventfd, taken by the
  * worker (exchange, acquire).
  */
 #include "worker.h"
@@ -37,7 +37,8 @@ struct pl_worker {
     char banner[256];
 };
 
-/* ---- making ------------------------------------------------------------------------------------ */
+/* ---- making ------------------------------------------------------------------------------------
+ */
 
 /* Leaves nothing; the entry function goes into the registry. */
 static void load_entry(lua_State *L, void *arg)
@@ -57,8 +58,7 @@ static struct event_base *make_base(void)
     struct event_config *config = event_config_new();
     if (!config)
         abort();
-    event_config_set_flag(config,
-                          EVENT_BASE_FLAG_EPOLL_USE_CHANGELIST | EVENT_BASE_FLAG_NOLOCK);
+    event_config_set_flag(config, EVENT_BASE_FLAG_EPOLL_USE_CHANGELIST | EVENT_BASE_FLAG_NOLOCK);
     struct event_base *base = event_base_new_with_config(config);
     event_config_free(config);
     return base;
@@ -115,7 +115,8 @@ struct pl_worker *pl_worker_new(const struct pl_config *config, int listen_fd, c
     return NULL;
 }
 
-/* ---- unmaking ----------------------------------------------------------------------------------- */
+/* ---- unmaking -----------------------------------------------------------------------------------
+ */
 
 static void free_script(struct pl_worker *self)
 {
@@ -156,7 +157,8 @@ const char *pl_worker_banner(const struct pl_worker *self)
     return self->banner;
 }
 
-/* ---- the thread --------------------------------------------------------------------------------- */
+/* ---- the thread ---------------------------------------------------------------------------------
+ */
 
 static void *run(void *arg)
 {

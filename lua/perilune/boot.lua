@@ -1,5 +1,5 @@
---- Joins the two halves when a VM is made: completes the classes that C began, with the methods that
--- wait or encode, and gives C what it calls: check, gateway, simulator, entry.
+--- Joins the two halves when a VM is made: completes the classes that C began, with the methods
+-- that wait or encode, and gives C what it calls: check, gateway, simulator, entry.
 --
 -- A method that waits is a pair of C functions, `..._begin`, which yields, and `..._result`, which
 -- runs when the coroutine goes on.

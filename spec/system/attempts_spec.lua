@@ -14,7 +14,9 @@ return {
 ]]):format(more and more.top or "", providers, targets, more and more.route or "")
 end
 
-local QUICK = [[retry = { attempts = %d, backoff = { base = "%s", max = "1s", floor = "1ms" } }, deadline = "%s"]]
+local QUICK = [[
+  retry = { attempts = %d, backoff = { base = "%s", max = "1s", floor = "1ms" } },
+  deadline = "%s"]]
 
 local function quick(attempts, base, deadline)
   return { route = QUICK:format(attempts or 3, base or "1ms", deadline or "10s") }
@@ -58,7 +60,8 @@ describe("attempts", function()
     local gw = support.gateway({ config = config(provider("a", up),
       [[{ provider = "a", model = "real \"model\"",
           body = { set = { top_k = 5, tags = { "x" } }, unset = { "secret_field" } } }]]) })
-    local sent = '{ "model" : "" , "n":12345678901234567890,"empty":[], "secret_field":{"a":[1]},"x":1e2 }'
+    local sent = '{ "model" : "" , "n":12345678901234567890,"empty":[], '
+      .. '"secret_field":{"a":[1]},"x":1e2 }'
     local answer = gw:request({ path = "/v1/chat/completions", body = sent, method = "POST",
       headers = { ["Content-Type"] = "application/json" } })
     assert.equal(200, answer.status)
@@ -132,7 +135,8 @@ describe("attempts", function()
   end)
 
   it("leave a plain 400 alone, and its body", function()
-    local first = answering(400, { error = { message = "bad temperature", type = "invalid_request_error" } })
+    local first = answering(400,
+      { error = { message = "bad temperature", type = "invalid_request_error" } })
     local second = answering(200)
     local gw = support.gateway({ config = config(provider("a", first) .. provider("b", second),
       '{ provider = "a" }, { provider = "b", priority = 1 }', quick(3)) })
@@ -167,7 +171,8 @@ describe("attempts", function()
 
   it("answer 502 for a name that cannot be resolved", function()
     local gw = support.gateway({ config = config(
-      'a = { api = "openai", url = "http://no-such-host.invalid/v1", timeouts = { connect = "2s" } }',
+      [[a = { api = "openai", url = "http://no-such-host.invalid/v1",
+              timeouts = { connect = "2s" } }]],
       '{ provider = "a" }', quick(1)) })
     local answer = gw:chat()
     assert.truthy(answer.status == 502 or answer.status == 504)
@@ -222,7 +227,8 @@ describe("attempts", function()
       if calls == 1 then return 429, { error = {} }, { ["retry-after-ms"] = "250" } end
       return 200, { ok = true }
     end)
-    local gw = support.gateway({ config = config(provider("a", up), '{ provider = "a" }', quick(3)) })
+    local one_target = config(provider("a", up), '{ provider = "a" }', quick(3))
+    local gw = support.gateway({ config = one_target })
     local since = support.now()
     assert.equal(200, gw:chat().status)
     assert.is_true(support.now() - since >= 0.25)

@@ -1,5 +1,5 @@
---- Streamed answers through the real gateway: passed on as they come, never ended as whole when they
--- are not, paused for slow readers, dropped when the client leaves.
+--- Streamed answers through the real gateway: passed on as they come, never ended as whole when
+-- they are not, paused for slow readers, dropped when the client leaves.
 
 local cjson = require "cjson.safe"
 local support = require "support"
