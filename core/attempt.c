@@ -88,7 +88,7 @@ static uint32_t since_start_ms(const struct pl_attempt *self)
     return (uint32_t)PL_MIN(self->now_ms - self->start_ms, UINT32_MAX);
 }
 
-/** One look at the clock per event: it costs as much as parsing the head. */
+/** One look at the clock per event; more of them would show in the profile. */
 static void enter(struct pl_attempt *self)
 {
     self->depth++;

@@ -3,6 +3,8 @@
  */
 #include "attempt_test.h"
 
+#include <sys/resource.h>
+
 #define SCRIPTS(...) static const struct step *const scripts[] = {__VA_ARGS__}
 #define NET(net, scripts)                                                                          \
     struct net net;                                                                                \
@@ -723,6 +725,41 @@ static void test_refused(void **state)
     net_deinit(&net);
 }
 
+/** Whatever this machine makes of IPv6, nobody listens there. */
+static void test_refused_v6(void **state)
+{
+    (void)state;
+    SCRIPTS(ANSWER_THRICE);
+    NET(net, scripts);
+    net.endpoint.host = "::1";
+    net.endpoint.port = unused_port();
+    struct record record = {0};
+    record_run(&record, &net, &PATIENT);
+    assert_int_equal(record.failure, PL_FAIL_CONNECT);
+    assert_ptr_equal(strstr(record.stats.detail, "connect to [::1]:"), record.stats.detail);
+    net_deinit(&net);
+}
+
+/** No socket can be made: told from the loop like any other end. */
+static void test_no_descriptors(void **state)
+{
+    (void)state;
+    SCRIPTS(ANSWER_THRICE);
+    NET(net, scripts);
+    struct rlimit before, none;
+    assert_int_equal(getrlimit(RLIMIT_NOFILE, &before), 0);
+    none = before;
+    none.rlim_cur = 0;
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &none), 0);
+    struct record record = {0};
+    record_start(&record, &net, &GET, &PATIENT);
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &before), 0);
+    run_until_count(net.base, &record.done, 1);
+    assert_int_equal(record.failure, PL_FAIL_CONNECT);
+    assert_non_null(strstr(record.stats.detail, "Too many open files"));
+    net_deinit(&net);
+}
+
 /** A listener whose queue is full: the kernel drops further SYNs, as a black hole would. */
 struct black_hole {
     int fd, fillers[8];
@@ -992,6 +1029,8 @@ int main(void)
         cmocka_unit_test(test_stale_reuse_is_retried_once),
         cmocka_unit_test(test_no_retry_after_first_byte),
         cmocka_unit_test(test_refused),
+        cmocka_unit_test(test_refused_v6),
+        cmocka_unit_test(test_no_descriptors),
         cmocka_unit_test(test_connect_timeout),
         cmocka_unit_test(test_unknown_name),
         cmocka_unit_test(test_addresses_in_turn),

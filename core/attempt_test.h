@@ -513,6 +513,8 @@ static void record_head(struct pl_attempt *attempt, void *arg)
     self->attempt = attempt;
     self->head_count++;
     self->status = pl_attempt_head(attempt)->status;
+    self->stats = *pl_attempt_stats(attempt);
+    assert_true(self->stats.total_ms >= self->stats.head_ms);
     if (self->at_head != NULL) {
         self->at_head(self);
     }

@@ -158,6 +158,29 @@ static void *or_die(void *block)
 
 /* Size 0 asks for 1 byte, so that NULL always means "no memory" and every block can be freed. */
 
+static size_t put_number(char *out, uint64_t number, unsigned base)
+{
+    char reversed[PL_NUMBER_MAX];
+    size_t len = 0;
+    do {
+        reversed[len++] = "0123456789abcdef"[number % base];
+        number /= base;
+    } while (number > 0);
+    for (size_t i = 0; i < len; i++)
+        out[i] = reversed[len - 1 - i];
+    return len;
+}
+
+size_t pl_put_decimal(char *out, uint64_t number)
+{
+    return put_number(out, number, 10);
+}
+
+size_t pl_put_hex(char *out, uint64_t number)
+{
+    return put_number(out, number, 16);
+}
+
 void *pl_xmalloc(size_t size_bytes)
 {
     return or_die(malloc(size_bytes > 0 ? size_bytes : 1));

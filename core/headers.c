@@ -146,6 +146,24 @@ struct pl_str pl_headers_value(const struct pl_headers *self, size_t index)
     return (struct pl_str){self->arena + item->value_offset, item->value_len};
 }
 
+void pl_headers_copy(struct pl_headers *self, const struct pl_headers *from)
+{
+    if (self->arena_cap < from->arena_len) {
+        self->arena = pl_xrealloc(self->arena, from->arena_len);
+        self->arena_cap = from->arena_len;
+    }
+    if (self->cap < from->count) {
+        self->items = pl_xrealloc(self->items, from->count * sizeof(*self->items));
+        self->cap = from->count;
+    }
+    if (from->count > 0) {
+        memcpy(self->arena, from->arena, from->arena_len);
+        memcpy(self->items, from->items, from->count * sizeof(*self->items));
+    }
+    self->arena_len = from->arena_len;
+    self->count = from->count;
+}
+
 size_t pl_headers_remove(struct pl_headers *self, struct pl_str name)
 {
     size_t kept = 0;

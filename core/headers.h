@@ -31,6 +31,8 @@ void pl_headers_clear(struct pl_headers *self);
  * CR, LF, NUL or another control byte but tab.
  */
 PL_NODISCARD int pl_headers_add(struct pl_headers *self, struct pl_str name, struct pl_str value);
+/** Makes `self` a copy of `from`. */
+void pl_headers_copy(struct pl_headers *self, const struct pl_headers *from);
 /** Removes every field of that name; returns how many. */
 size_t pl_headers_remove(struct pl_headers *self, struct pl_str name);
 /** First field of that name. False when there is none. `out` is valid until the next add. */

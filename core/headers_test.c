@@ -132,6 +132,27 @@ static void test_may_copy_from_itself_while_it_grows(void **state)
     assert_str(pl_headers_value(headers, 2000), "a value");
 }
 
+static void test_copies(void **state)
+{
+    struct pl_headers *headers = *state;
+    struct pl_headers copy;
+    pl_headers_init(&copy);
+    add(&copy, "gone", "x");
+    add(headers, "a", "1");
+    add(headers, "b", "2");
+    pl_headers_remove(headers, str("a"));
+    pl_headers_copy(&copy, headers);
+    pl_headers_clear(headers);
+    assert_int_equal(copy.count, 1);
+    add(&copy, "C", "3");
+    assert_str(pl_headers_name(&copy, 0), "b");
+    assert_str(pl_headers_value(&copy, 0), "2");
+    assert_str(pl_headers_value(&copy, 1), "3");
+    pl_headers_copy(&copy, headers);
+    assert_int_equal(copy.count, 0);
+    pl_headers_deinit(&copy);
+}
+
 static void test_takes_empty_spans_without_data(void **state)
 {
     struct pl_headers *headers = *state;
@@ -265,6 +286,7 @@ int main(void)
         TEST(test_clear_empties_and_can_be_filled_again),
         TEST(test_grows),
         TEST(test_may_copy_from_itself_while_it_grows),
+        TEST(test_copies),
         TEST(test_takes_empty_spans_without_data),
         TEST(test_a_name_is_a_token),
         TEST(test_a_value_has_no_control_byte_but_tab),

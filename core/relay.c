@@ -13,7 +13,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define TRAIL_VALUE_MAX_BYTES 4096
+#define TRAIL_VALUE_MAX_BYTES   4096
+#define TRAIL_ENTRY_EXTRA_BYTES 64 /* more than all of an entry but its name */
 
 /* ---- headers of every answer ----------------------------------------------------------------- */
 
@@ -29,40 +30,71 @@ static struct pl_str text(const char *value)
     return (struct pl_str){value, strlen(value)};
 }
 
+struct line {
+    char text[TRAIL_VALUE_MAX_BYTES];
+    size_t len;
+};
+
+static void put(struct line *self, const char *data, size_t len)
+{
+    if (self->len + len <= sizeof(self->text)) {
+        memcpy(self->text + self->len, data, len);
+        self->len += len;
+    }
+}
+
+static void put_number(struct line *self, uint64_t number)
+{
+    char digits[PL_NUMBER_MAX];
+    put(self, digits, pl_put_decimal(digits, number));
+}
+
+static void put_entry(struct line *self, const struct pl_trail_entry *entry)
+{
+    put(self, entry->target->name, strlen(entry->target->name));
+    put(self, ";", 1);
+    if (entry->status)
+        put_number(self, (uint64_t)entry->status);
+    else
+        put(self, pl_failure_name(entry->failure), strlen(pl_failure_name(entry->failure)));
+    put(self, ";", 1);
+    put_number(self, entry->duration_ms);
+    put(self, "ms", 2);
+}
+
 /* "primary/gpt-4;503;12ms, fallback/gpt-4;200;30ms" */
 static void add_trail_header(struct pl_request *self, struct pl_headers *headers)
 {
-    char value[TRAIL_VALUE_MAX_BYTES];
-    size_t len = 0;
-    for (size_t i = 0; i < self->trail_count && len < sizeof(value); i++) {
-        const struct pl_trail_entry *entry = &self->trail[i];
-        char status[16];
-        snprintf(status, sizeof(status), "%d", entry->status);
-        int n = snprintf(
-            value + len, sizeof(value) - len, "%s%s;%s;%ums", i ? ", " : "", entry->target->name,
-            entry->status ? status : pl_failure_name(entry->failure), entry->duration_ms);
-        if (len + (size_t)n >= sizeof(value))
+    struct line line = {.len = 0};
+    for (size_t i = 0; i < self->trail_count; i++) {
+        if (i > 0)
+            put(&line, ", ", 2);
+        if (line.len + strlen(self->trail[i].target->name) + TRAIL_ENTRY_EXTRA_BYTES >
+            sizeof(line.text)) {
+            put(&line, "...", 3);
             break;
-        len += (size_t)n;
+        }
+        put_entry(&line, &self->trail[i]);
     }
-    add_header(headers, PL_STR("x-perilune-trail"), (struct pl_str){value, len});
+    add_header(headers, PL_STR("x-perilune-trail"), (struct pl_str){line.text, line.len});
 }
 
 static void add_own_headers(struct pl_request *self, struct pl_headers *headers)
 {
-    char count[24];
+    char count[PL_NUMBER_MAX];
     if (self->runtime->is_simulator)
         return;
     add_header(headers, PL_STR("x-request-id"), text(self->id));
     if (!self->runtime->topology->response_headers || self->trail_count == 0)
         return;
-    snprintf(count, sizeof(count), "%zu", self->trail_count);
     add_header(headers, PL_STR("x-perilune-target"),
                text(self->trail[self->trail_count - 1].target->name));
-    add_header(headers, PL_STR("x-perilune-attempts"), text(count));
+    add_header(headers, PL_STR("x-perilune-attempts"),
+               (struct pl_str){count, pl_put_decimal(count, self->trail_count)});
     add_trail_header(self, headers);
 }
 
+/* Written here or by the server, whatever the upstream or a policy says. */
 static bool is_own_header(struct pl_str name)
 {
     static const char prefix[] = "x-perilune-";
@@ -71,6 +103,12 @@ static bool is_own_header(struct pl_str name)
     return name.len >= sizeof(prefix) - 1 &&
            pl_str_equal_nocase((struct pl_str){name.data, sizeof(prefix) - 1},
                                (struct pl_str){prefix, sizeof(prefix) - 1});
+}
+
+static bool is_framing(struct pl_str name)
+{
+    return pl_str_equal_nocase(name, PL_STR("content-length")) ||
+           pl_str_equal_nocase(name, PL_STR("date"));
 }
 
 /* The upstream's end-to-end headers, then ours. */
@@ -84,7 +122,7 @@ static const struct pl_headers *answer_headers(struct pl_request *self,
         pl_headers_get(from, PL_STR("connection"), &connection);
     for (size_t i = 0; from && i < from->count; i++) {
         struct pl_str name = pl_headers_name(from, i);
-        if (pl_header_is_hop_by_hop(name) ||
+        if (pl_header_is_hop_by_hop(name) || is_framing(name) ||
             (is_own_header(name) && !self->runtime->is_simulator) ||
             (connection.len > 0 && pl_header_lists_token(connection, name)))
             continue;

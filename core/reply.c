@@ -2,7 +2,6 @@
  * Reply: see reply.h. Thread: any; the Date line is cached per thread for a second.
  */
 #include "reply.h"
-#include <stdio.h>
 #include <string.h>
 #include <time.h>
 
@@ -84,13 +83,6 @@ static const char *date_line(void)
     return line;
 }
 
-/* Framing and connection handling are ours to say, not the upstream's or a policy's. */
-static bool is_ours(struct pl_str name)
-{
-    return pl_header_is_hop_by_hop(name) || pl_str_equal_nocase(name, PL_STR("content-length")) ||
-           pl_str_equal_nocase(name, PL_STR("date"));
-}
-
 static size_t headers_size(const struct pl_headers *headers)
 {
     return headers ? headers->arena_len + headers->count * 4 : 0;
@@ -110,6 +102,13 @@ static char *append_header(char *at, struct pl_str name, struct pl_str value)
     return append(at, "\r\n", 2);
 }
 
+static char *append_length(char *at, uint64_t bytes)
+{
+    char digits[PL_NUMBER_MAX];
+    return append_header(at, PL_STR("Content-Length"),
+                         (struct pl_str){digits, pl_put_decimal(digits, bytes)});
+}
+
 void pl_reply_write_head(struct evbuffer *out, const struct pl_reply *reply)
 {
     struct evbuffer_iovec space;
@@ -117,19 +116,21 @@ void pl_reply_write_head(struct evbuffer *out, const struct pl_reply *reply)
     if (evbuffer_reserve_space(out, (ev_ssize_t)room, &space, 1) < 1)
         return;
     char *at = space.iov_base;
-    at += sprintf(at, "HTTP/1.%d %d %s\r\n", reply->minor_version, reply->status,
-                  pl_reply_phrase(reply->status));
-    for (size_t i = 0; reply->headers && i < reply->headers->count; i++) {
-        struct pl_str name = pl_headers_name(reply->headers, i);
-        if (!is_ours(name))
-            at = append_header(at, name, pl_headers_value(reply->headers, i));
-    }
+    const char *phrase = pl_reply_phrase(reply->status);
+    at = append(at, reply->minor_version == 0 ? "HTTP/1.0 " : "HTTP/1.1 ", 9);
+    at += pl_put_decimal(at, (uint64_t)reply->status);
+    at = append(at, " ", 1);
+    at = append(at, phrase, strlen(phrase));
+    at = append(at, "\r\n", 2);
+    for (size_t i = 0; reply->headers && i < reply->headers->count; i++)
+        at = append_header(at, pl_headers_name(reply->headers, i),
+                           pl_headers_value(reply->headers, i));
     const char *date = date_line();
     at = append(at, date, strlen(date));
     if (reply->chunked)
         at = append_header(at, PL_STR("Transfer-Encoding"), PL_STR("chunked"));
     else if (reply->content_length_bytes >= 0)
-        at += sprintf(at, "Content-Length: %lld\r\n", (long long)reply->content_length_bytes);
+        at = append_length(at, (uint64_t)reply->content_length_bytes);
     if (reply->close)
         at = append_header(at, PL_STR("Connection"), PL_STR("close"));
     else if (reply->minor_version == 0)

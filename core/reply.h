@@ -10,10 +10,9 @@
 
 struct pl_reply {
     int status;
-    int minor_version; /* of the answer: 0 for HTTP/1.0 clients */
-    const struct pl_headers
-        *headers;                 /* may be NULL; framing and connection fields in it are dropped */
-    int64_t content_length_bytes; /* < 0: none is sent */
+    int minor_version;                /* of the answer: 0 for HTTP/1.0 clients */
+    const struct pl_headers *headers; /* or NULL; holds no framing, connection or Date fields */
+    int64_t content_length_bytes;     /* < 0: none is sent */
     bool chunked;
     bool close; /* adds Connection: close */
 };

@@ -109,8 +109,13 @@ static void take_id(struct pl_request *self, const struct pl_headers *headers)
         self->id[id.len] = '\0';
         return;
     }
-    snprintf(self->id, sizeof(self->id), "%016llx%016llx", (unsigned long long)pl_random_u64(),
-             (unsigned long long)pl_random_u64());
+    uint64_t number = 0;
+    for (size_t i = 0; i < 32; i++, number >>= 4) {
+        if (i % 16 == 0)
+            number = pl_random_u64();
+        self->id[i] = "0123456789abcdef"[number & 15];
+    }
+    self->id[32] = '\0';
 }
 
 static bool contains_nocase(struct pl_str text, const char *word)

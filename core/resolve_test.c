@@ -163,6 +163,35 @@ static void test_failure_is_cached(void **state)
     end(&net, &names);
 }
 
+static void on_second(evutil_socket_t fd, short what, void *arg)
+{
+    (void)fd;
+    (void)what;
+    *(size_t *)arg = 1;
+}
+
+/** A name that has come back is found a second later. */
+static void test_failure_expires(void **state)
+{
+    (void)state;
+    struct name_server names = {0};
+    NET(net, names);
+    struct told told;
+    size_t waited = 0;
+    struct timeval a_second = {1, 20000};
+    assert_false(ask(&net, "a.test", 80, &told));
+    run_until_count(net.base, &told.count, 1);
+    assert_int_equal(told.addresses.count, 0);
+    names.addresses[0] = "10.0.0.1";
+    names.address_count = 1;
+    event_base_once(net.base, -1, EV_TIMEOUT, on_second, &waited, &a_second);
+    run_until_count(net.base, &waited, 1);
+    assert_false(ask(&net, "a.test", 80, &told));
+    run_until_count(net.base, &told.count, 1);
+    assert_int_equal(told.addresses.count, 1);
+    end(&net, &names);
+}
+
 static void test_impossible_name(void **state)
 {
     (void)state;
@@ -265,6 +294,7 @@ int main(void)
         cmocka_unit_test(test_too_many_addresses),
         cmocka_unit_test(test_merged),
         cmocka_unit_test(test_failure_is_cached),
+        cmocka_unit_test(test_failure_expires),
         cmocka_unit_test(test_impossible_name),
         cmocka_unit_test(test_cache_is_bounded),
         cmocka_unit_test(test_start_inside_callback),

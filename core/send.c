@@ -116,7 +116,7 @@ static void build_head(struct pl_request *self, const struct pl_target *target, 
 {
     const struct pl_provider *provider =
         &self->runtime->topology->providers[target->provider_index];
-    char length[64];
+    char length[PL_NUMBER_MAX];
     self->head_len = 0;
     put_request_line(self, provider);
     put_client_headers(self, target, provider);
@@ -127,8 +127,9 @@ static void build_head(struct pl_request *self, const struct pl_target *target, 
     put(self, "\r\n", 2);
     if (self->body_kind != PL_BODY_NONE ||
         pl_str_equal(pl_exchange_method(self->exchange), PL_STR("POST"))) {
-        snprintf(length, sizeof(length), "Content-Length: %zu\r\n", body_bytes);
-        put_text(self, length);
+        put_text(self, "Content-Length: ");
+        put(self, length, pl_put_decimal(length, body_bytes));
+        put(self, "\r\n", 2);
     }
     put(self, "\r\n", 2);
 }
@@ -333,13 +334,7 @@ void pl_request_expire_answer(struct pl_request *self)
 static void copy_head(struct pl_response *self, const struct pl_response_head *head)
 {
     struct pl_str type;
-    pl_headers_clear(&self->headers);
-    for (size_t i = 0; i < head->headers.count; i++) {
-        /* parsed fields are valid ones: adding them cannot fail */
-        if (pl_headers_add(&self->headers, pl_headers_name(&head->headers, i),
-                           pl_headers_value(&head->headers, i)) != PL_OK)
-            continue;
-    }
+    pl_headers_copy(&self->headers, &head->headers);
     self->live = true;
     self->status = head->status;
     self->framing = head->framing;

@@ -222,7 +222,9 @@ static int exchange_fill(struct pl_exchange *self)
     struct evkeyval *field;
     TAILQ_FOREACH(field, evhttp_request_get_input_headers(req), next)
     {
-        if (pl_headers_add(&self->headers, str_of(field->key), str_of(field->value)) != PL_OK)
+        /* evhttp strips spaces before a value, but no tabs */
+        const char *value = field->value + strspn(field->value, " \t");
+        if (pl_headers_add(&self->headers, str_of(field->key), str_of(value)) != PL_OK)
             return PL_ERR_SYNTAX;
     }
     const char *uri = evhttp_request_get_uri(req);
@@ -918,9 +920,10 @@ bool pl_exchange_write(struct pl_exchange *self, const char *data, size_t len)
         if (evbuffer_get_length(output) == 0)
             connection->last_drain_ms = pl_now_ms();
         if (self->chunked) {
-            char size_line[20];
-            int size_len = snprintf(size_line, sizeof(size_line), "%zx\r\n", len);
-            evbuffer_add(output, size_line, (size_t)size_len);
+            char size_line[PL_NUMBER_MAX + 2];
+            size_t size_len = pl_put_hex(size_line, len);
+            memcpy(size_line + size_len, "\r\n", 2);
+            evbuffer_add(output, size_line, size_len + 2);
         }
         evbuffer_add(output, data, len);
         if (self->chunked)

@@ -174,10 +174,12 @@ SSL *pl_tls_client_new(SSL_CTX *ctx, int fd, const char *server_name, SSL_SESSIO
     if (ssl == NULL) {
         return NULL;
     }
-    if (SSL_set_fd(ssl, fd) != 1 || !name_peer(ssl, server_name) ||
-        (session != NULL && SSL_set_session(ssl, session) != 1)) {
+    if (SSL_set_fd(ssl, fd) != 1 || !name_peer(ssl, server_name)) {
         SSL_free(ssl);
         return NULL;
+    }
+    if (session != NULL) {
+        (void)SSL_set_session(ssl, session); /* without it the handshake is a full one */
     }
     SSL_set_connect_state(ssl);
     return ssl;

@@ -326,6 +326,8 @@ static void test_end_of_stream(void **state)
     run_end_of_stream(OP_CUT, "HTTP/1.1 200 OK\r\n\r\nsome", PL_FAIL_TRUNCATED);
     run_end_of_stream(OP_CLOSE, "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nsome",
                       PL_FAIL_TRUNCATED);
+    run_end_of_stream(OP_RESET, "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nsome",
+                      PL_FAIL_TRUNCATED);
 }
 
 static void test_trickled_records(void **state)
