@@ -89,8 +89,8 @@ static void add_own_headers(struct pl_request *self, struct pl_headers *headers)
         return;
     add_header(headers, PL_STR("x-perilune-target"),
                text(self->trail[self->trail_count - 1].target->name));
-    add_header(headers, PL_STR("x-perilune-attempts"),
-               (struct pl_str){count, pl_put_decimal(count, self->trail_count)});
+    size_t len = pl_put_decimal(count, self->trail_count);
+    add_header(headers, PL_STR("x-perilune-attempts"), (struct pl_str){count, len});
     add_trail_header(self, headers);
 }
 

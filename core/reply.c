@@ -105,8 +105,8 @@ static char *append_header(char *at, struct pl_str name, struct pl_str value)
 static char *append_length(char *at, uint64_t bytes)
 {
     char digits[PL_NUMBER_MAX];
-    return append_header(at, PL_STR("Content-Length"),
-                         (struct pl_str){digits, pl_put_decimal(digits, bytes)});
+    size_t len = pl_put_decimal(digits, bytes);
+    return append_header(at, PL_STR("Content-Length"), (struct pl_str){digits, len});
 }
 
 void pl_reply_write_head(struct evbuffer *out, const struct pl_reply *reply)

@@ -16,6 +16,7 @@
  * after the answer; RFC 9112 9.3.2 makes the client send again), HTTP/2, upgrades.
  */
 #include "server.h"
+#include "json.h"
 #include "log.h"
 #include "reply.h"
 #include <assert.h>
@@ -366,14 +367,18 @@ static const char *refusal_code(int status)
     }
 }
 
-/* Answers a message that is not to be served, and ends the connection. `reason` is plain ASCII. */
+/* Answers a message that is not to be served, and ends the connection. */
 static void refuse(struct connection *self, int status, const char *reason)
 {
     char body[512];
+    size_t json_len;
+    char *json = pl_json_encode_string(reason, strlen(reason), &json_len);
     int len = snprintf(body, sizeof(body),
-                       "{\"error\":{\"message\":\"%s\",\"type\":\"invalid_request_error\","
+                       "{\"error\":{\"message\":%s,\"type\":\"invalid_request_error\","
                        "\"param\":null,\"code\":\"%s\"}}",
-                       reason, refusal_code(status));
+                       json, refusal_code(status));
+    assert(len > 0 && (size_t)len < sizeof(body));
+    free(json);
     struct pl_headers headers;
     pl_headers_init(&headers);
     int rc = pl_headers_add(&headers, PL_STR("Content-Type"), PL_STR("application/json"));

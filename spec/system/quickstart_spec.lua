@@ -89,7 +89,7 @@ describe("make run", function()
     local quickstart = start_quickstart(ports, true)
     quickstart:wait_output("stdout", "Ctrl%-C ends")
     local children = children_of(quickstart.pid)
-    support.run({ "kill", "-KILL", tostring(children[1]) })
+    support.run({ "sh", "-c", "kill -KILL " .. children[1] })
     assert.equal(1, quickstart:wait_exit())
     assert.matches("one of the processes has ended", quickstart:stderr())
     for _, pid in ipairs(children) do
