@@ -15,7 +15,7 @@ BUILD_PACKAGES := gcc libc6-dev make pkg-config libluajit-5.1-dev luajit libeven
 RUN_PACKAGES   := $(BUILD_PACKAGES) curl
 TEST_PACKAGES  := $(RUN_PACKAGES) libcmocka-dev lua-busted lua-socket lua-sec openssl ca-certificates
 LINT_PACKAGES  := luajit lua-check clang-format cppcheck
-FUZZ_PACKAGES  := $(BUILD_PACKAGES) clang llvm
+FUZZ_PACKAGES  := $(BUILD_PACKAGES) clang libclang-rt-dev llvm
 
 # --- flags ---------------------------------------------------------------------------------------
 
@@ -40,13 +40,15 @@ endif
 endif
 CFLAGS    += $(OPTIMIZE)
 
-MODULES   := luajit libevent_openssl libevent_extra libevent_core openssl
+MODULES   := luajit openssl
 # Asked for once, and only when something is compiled (the packages may not be there before `deps`).
 PKG_CFLAGS = $(eval PKG_CFLAGS := $(shell pkg-config --cflags $(MODULES)))$(PKG_CFLAGS)
 PKG_LIBS   = $(eval PKG_LIBS := $(shell pkg-config --libs $(MODULES)))$(PKG_LIBS)
 # lua-cjson is linked in; its .pc file requires a package lua5.1, which LuaJIT is not.
 CJSON      = $(shell $(CC) -print-file-name=liblua5.1-cjson.a)
-LIBS       = $(CJSON) $(PKG_LIBS) -lm
+# Named one by one: libevent's .pc files would link the whole library beside its parts.
+EVENT_LIBS := -levent_openssl -levent_extra -levent_core
+LIBS       = $(CJSON) $(EVENT_LIBS) $(PKG_LIBS) -lm
 
 # --- sources -------------------------------------------------------------------------------------
 

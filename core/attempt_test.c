@@ -423,10 +423,10 @@ static void test_progress_resets_idle_clock(void **state)
     SCRIPTS(script);
     NET(net, scripts);
     struct record record = {0};
-    record_start(&record, &net, &GET, &(struct pl_attempt_limits){.idle_ms = 400});
+    record_start(&record, &net, &GET, &(struct pl_attempt_limits){.idle_ms = 1500});
     run_until_count(net.base, &record.head_count, 1);
     for (size_t i = 1; i <= 3; i++) {
-        run_for_ms(net.base, 200);
+        run_for_ms(net.base, 600);
         upstream_open_gate(&net.upstream);
         run_until_count(net.base, &record.body_bytes, i);
     }
@@ -547,7 +547,7 @@ static void test_try_limit_while_paused(void **state)
     SCRIPTS(FLOOD);
     NET(net, scripts);
     struct record record = {.at_body = pause_now};
-    record_start(&record, &net, &GET, &(struct pl_attempt_limits){.try_ms = 60, .idle_ms = 20});
+    record_start(&record, &net, &GET, &(struct pl_attempt_limits){.try_ms = 500, .idle_ms = 20});
     run_until_count(net.base, &record.done, 1);
     assert_int_equal(record.failure, PL_FAIL_TIMEOUT_TRY);
     assert_int_equal(record.body_calls, 1);
@@ -828,9 +828,9 @@ static void test_addresses_in_turn(void **state)
                                 .address_count = 3};
     name_server_init(&names, &net);
     struct record record = {0};
-    record_run(&record, &net, &(struct pl_attempt_limits){.connect_ms = 400});
+    record_run(&record, &net, &(struct pl_attempt_limits){.connect_ms = 2000});
     assert_int_equal(record.failure, PL_FAIL_NONE);
-    assert_true(record.stats.connect_ms >= 100 && record.stats.connect_ms < 400);
+    assert_true(record.stats.connect_ms >= 900 && record.stats.connect_ms < 2000);
     name_server_deinit(&names);
     net_deinit(&net);
     black_hole_deinit(&hole);
