@@ -72,6 +72,9 @@ C_FILES     := $(wildcard core/*.c core/*.h)
 V   ?=
 say  = $(if $(V),,@printf '  %-7s %s\n' $(1) '$@';)
 
+# For targets that build in a make of their own: all cores, unless -j was given.
+BUILD_WITH = $(MAKE) --no-print-directory $(if $(filter -j%,$(MAKEFLAGS)),,-j$(shell nproc))
+
 # --- build ---------------------------------------------------------------------------------------
 
 all: $(BUILD)/perilune ## build/perilune
@@ -133,14 +136,14 @@ deps-lint:
 # --- run -----------------------------------------------------------------------------------------
 
 run: deps-run ## the gateway with policies/ and two simulated providers; Ctrl-C ends it
-	@$(MAKE) --no-print-directory all
+	+@$(BUILD_WITH) all
 	@PERILUNE_BIN=$(BUILD)/perilune examples/quickstart/run
 
 # --- test ----------------------------------------------------------------------------------------
 
 # The packages come first and the rest in a second make: it must see what they brought.
 test: deps-test ## all: C unit tests, Lua specs, system specs, the official clients (when npm is there)
-	@$(MAKE) --no-print-directory all c-tests
+	+@$(BUILD_WITH) all c-tests
 	@BUILD=$(BUILD) spec/support/run_suites c unit system clients
 
 test-c: c-tests ## only the C unit tests
@@ -162,11 +165,11 @@ $(BUILD)/test/%: $(BUILD)/core/%.o $(BUILD)/libperilune.a
 	$(call say,LINK)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $< $(BUILD)/libperilune.a $(LIBS) -lcmocka
 
 asan: deps-test ## the same tests, built with address and undefined behaviour sanitizers
-	@$(MAKE) --no-print-directory BUILD=build/asan SANITIZE=address,undefined all c-tests
+	+@$(BUILD_WITH) BUILD=build/asan SANITIZE=address,undefined all c-tests
 	@BUILD=build/asan spec/support/run_suites c system
 
 tsan: deps-test ## the same tests, built with the thread sanitizer
-	@$(MAKE) --no-print-directory BUILD=build/tsan SANITIZE=thread all c-tests
+	+@$(BUILD_WITH) BUILD=build/tsan SANITIZE=thread all c-tests
 	@BUILD=build/tsan spec/support/run_suites c system
 
 # --- checks --------------------------------------------------------------------------------------
@@ -187,7 +190,7 @@ CORPORA      ?=
 
 fuzz: ## libFuzzer over core/*_fuzz.c; FUZZ_SECONDS=60 each, CORPORA=dir with seeds in dir/<name>
 	@.ci/deps $(FUZZ_PACKAGES)
-	@$(MAKE) --no-print-directory BUILD=build/fuzz CC=clang SANITIZE=fuzzer-no-link,address,undefined \
+	+@$(BUILD_WITH) BUILD=build/fuzz CC=clang SANITIZE=fuzzer-no-link,address,undefined \
 	  $(FUZZ_NAMES:%=build/fuzz/fuzz/%)
 	@FUZZ_SECONDS=$(FUZZ_SECONDS) CORPORA='$(CORPORA)' spec/support/run_fuzzers build/fuzz $(FUZZ_NAMES)
 

@@ -136,18 +136,19 @@ static void build_head(struct pl_request *self, const struct pl_target *target, 
 
 /* ---- its body ------------------------------------------------------------------------------- */
 
+/* A later edit of the same key wins: the policy's, then what this target needs, then its model. */
 static size_t gather_edits(struct pl_request *self, const struct pl_target *target,
                            struct pl_json_edit *edits)
 {
     size_t count = 0;
-    for (size_t i = 0; i < target->edit_count; i++)
-        edits[count++] = target->edits[i];
     for (size_t i = 0; i < self->edit_count; i++) {
         const struct pl_request_edit *edit = &self->edits[i];
         edits[count++] =
             (struct pl_json_edit){.key = {edit->key, strlen(edit->key)},
                                   .value = {edit->value, edit->value ? strlen(edit->value) : 0}};
     }
+    for (size_t i = 0; i < target->edit_count; i++)
+        edits[count++] = target->edits[i];
     if (target->model)
         edits[count++] = (struct pl_json_edit){
             .key = PL_STR("model"), .value = {target->model_json, strlen(target->model_json)}};
