@@ -79,8 +79,10 @@ BUILD_WITH = $(MAKE) --no-print-directory $(if $(filter -j%,$(MAKEFLAGS)),,-j$(s
 
 all: $(BUILD)/perilune ## build/perilune
 
+# Put in place whole, so that one that runs, or is about to, is never half a binary.
 $(BUILD)/perilune: $(BUILD)/core/main.o $(BUILD)/libperilune.a $(BUILD)/flags
-	$(call say,LINK)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $< $(BUILD)/libperilune.a $(LIBS)
+	$(call say,LINK)$(CC) $(CFLAGS) $(LDFLAGS) -o $@.new $< $(BUILD)/libperilune.a $(LIBS)
+	@mv $@.new $@
 
 # Made anew each time, so that no object of a deleted source stays in.
 $(BUILD)/libperilune.a: $(LIB_OBJECTS) $(BUILD)/sources
@@ -137,7 +139,7 @@ deps-lint:
 
 run: deps-run ## the gateway with policies/ and two simulated providers; Ctrl-C ends it
 	+@$(BUILD_WITH) all
-	@PERILUNE_BIN=$(BUILD)/perilune examples/quickstart/run
+	@PERILUNE_BIN=$(BUILD)/perilune exec examples/quickstart/run
 
 # --- test ----------------------------------------------------------------------------------------
 

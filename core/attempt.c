@@ -700,6 +700,11 @@ void pl_attempt_resume(struct pl_attempt *attempt)
     }
 }
 
+bool pl_attempt_is_sent(const struct pl_attempt *attempt)
+{
+    return is_written(attempt);
+}
+
 const struct pl_response_head *pl_attempt_head(const struct pl_attempt *attempt)
 {
     return &attempt->head;

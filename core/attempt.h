@@ -91,6 +91,8 @@ void pl_attempt_cancel(struct pl_attempt *attempt);
  */
 void pl_attempt_pause(struct pl_attempt *attempt);
 void pl_attempt_resume(struct pl_attempt *attempt);
+/** From on_head on: the request has been written whole, and its pieces will not be read again. */
+bool pl_attempt_is_sent(const struct pl_attempt *attempt);
 /** Valid from on_head until the end. */
 const struct pl_response_head *pl_attempt_head(const struct pl_attempt *attempt);
 const struct pl_attempt_stats *pl_attempt_stats(struct pl_attempt *attempt);

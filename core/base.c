@@ -142,21 +142,7 @@ double pl_random_unit(void)
     return (double)(pl_random_u64() >> 11) * 0x1p-53;
 }
 
-/* ---- allocation ---- */
-
-static void *or_die(void *block)
-{
-    if (block == NULL) {
-        static const char message[] = "perilune: out of memory\n";
-        /* Not through the log: it may allocate, and there is nothing to allocate from. */
-        ssize_t ignored = write(STDERR_FILENO, message, sizeof(message) - 1);
-        (void)ignored;
-        abort();
-    }
-    return block;
-}
-
-/* Size 0 asks for 1 byte, so that NULL always means "no memory" and every block can be freed. */
+/* ---- numbers as text ---- */
 
 static size_t put_number(char *out, uint64_t number, unsigned base)
 {
@@ -180,6 +166,22 @@ size_t pl_put_hex(char *out, uint64_t number)
 {
     return put_number(out, number, 16);
 }
+
+/* ---- allocation ---- */
+
+static void *or_die(void *block)
+{
+    if (block == NULL) {
+        static const char message[] = "perilune: out of memory\n";
+        /* Not through the log: it may allocate, and there is nothing to allocate from. */
+        ssize_t ignored = write(STDERR_FILENO, message, sizeof(message) - 1);
+        (void)ignored;
+        abort();
+    }
+    return block;
+}
+
+/* Size 0 asks for 1 byte, so that NULL always means "no memory" and every block can be freed. */
 
 void *pl_xmalloc(size_t size_bytes)
 {

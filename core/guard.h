@@ -34,7 +34,7 @@ struct pl_guard {
     const char *reason;    /* when refused: a sentence for the client, valid until reset */
     uint64_t body_bytes;   /* body bytes taken so far, without chunk framing */
     bool expects_continue; /* HTTP/1.1, and the head asked for 100-continue; known once in body */
-    /* private to guard.c below */
+    /* private to guard*.c below */
     uint8_t state, method, field;
     uint8_t minor_version;
     uint8_t seen_fields;  /* bits by field */
@@ -56,5 +56,10 @@ void pl_guard_reset(struct pl_guard *self);
  */
 PL_NODISCARD enum pl_guard_verdict pl_guard_feed(struct pl_guard *self, const char *data,
                                                  size_t len, size_t *consumed_bytes);
+/**
+ * Takes up to `len` bytes within a body or a chunk without a look at them, but never the last one,
+ * which `feed` must judge. Returns how many; spares the caller to find them in its buffers.
+ */
+size_t pl_guard_skip(struct pl_guard *self, size_t len);
 
 #endif

@@ -1,6 +1,6 @@
 /*
- * Tests of guard.c. Every message is fed whole, byte by byte, and cut in two at every place; the
- * outcome must be the same each time.
+ * Tests of guard.c. Every message is fed whole, byte by byte, and cut in two at every place, with
+ * and without skipping what may be skipped; the outcome must be the same each time.
  */
 #include "guard.h"
 
@@ -62,9 +62,17 @@ static struct outcome describe(const struct pl_guard *guard, enum pl_guard_verdi
     return outcome;
 }
 
+static struct pl_str without_skipped(struct pl_guard *guard, struct pl_str piece, size_t *taken)
+{
+    size_t skipped = pl_guard_skip(guard, piece.len);
+    assert_true(skipped <= piece.len);
+    *taken += skipped;
+    return (struct pl_str){piece.data + skipped, piece.len - skipped};
+}
+
 /* Feeds `message`, first `first_bytes` of it and then `step_bytes` at a time. */
 static struct outcome feed(struct pl_str message, const struct pl_guard_limits *limits,
-                           size_t first_bytes, size_t step_bytes)
+                           size_t first_bytes, size_t step_bytes, bool skips)
 {
     struct pl_guard guard;
     enum pl_guard_verdict verdict = PL_GUARD_MORE;
@@ -73,8 +81,11 @@ static struct outcome feed(struct pl_str message, const struct pl_guard_limits *
     for (size_t at = 0; verdict == PL_GUARD_MORE && at < message.len;) {
         size_t want = at == 0 && first_bytes > 0 ? first_bytes : step_bytes;
         struct pl_str piece = {message.data + at, PL_MIN(want, message.len - at)};
-        verdict = feed_piece(&guard, piece, &taken);
         at += piece.len;
+        if (skips)
+            piece = without_skipped(&guard, piece, &taken);
+        if (piece.len > 0)
+            verdict = feed_piece(&guard, piece, &taken);
     }
     return describe(&guard, verdict, taken);
 }
@@ -92,10 +103,12 @@ static void assert_same(struct outcome a, struct outcome b)
 
 static struct outcome judge_with(struct pl_str message, const struct pl_guard_limits *limits)
 {
-    struct outcome whole = feed(message, limits, 0, message.len);
-    assert_same(whole, feed(message, limits, 0, 1));
+    struct outcome whole = feed(message, limits, 0, message.len, false);
+    assert_same(whole, feed(message, limits, 0, 1, false));
+    assert_same(whole, feed(message, limits, 0, 1, true));
     for (size_t first_bytes = 1; first_bytes < message.len; first_bytes++) {
-        assert_same(whole, feed(message, limits, first_bytes, message.len));
+        assert_same(whole, feed(message, limits, first_bytes, message.len, false));
+        assert_same(whole, feed(message, limits, first_bytes, message.len, true));
     }
     return whole;
 }
@@ -467,7 +480,7 @@ static void test_refuses_control_bytes_in_values(void **state)
                                               : "\xff\x80 caf\xc3\xa9 tea and ni\xc3\xb1o ag");
             text[strlen(GET_HEAD "X: ") + place] = (char)byte;
             struct outcome outcome =
-                feed((struct pl_str){text, (size_t)len}, &LIMITS, 0, (size_t)len);
+                feed((struct pl_str){text, (size_t)len}, &LIMITS, 0, (size_t)len, false);
             bool fits = (byte >= 0x20 && byte != 0x7f) || byte == '\t';
             assert_int_equal(outcome.verdict, fits ? PL_GUARD_DONE : PL_GUARD_REFUSED);
         }
@@ -685,8 +698,8 @@ static struct outcome judge_chunks(size_t count, size_t chunk_bytes)
     }
     len += sprintf(text + len, "0\r\n\r\n");
     struct pl_str message = {text, (size_t)len};
-    struct outcome whole = feed(message, &limits, 0, message.len);
-    assert_same(whole, feed(message, &limits, 0, 1));
+    struct outcome whole = feed(message, &limits, 0, message.len, false);
+    assert_same(whole, feed(message, &limits, 0, 1, false));
     free(text);
     return whole;
 }

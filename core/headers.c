@@ -270,3 +270,14 @@ bool pl_header_lists_token(struct pl_str value, struct pl_str token)
     }
     return false;
 }
+
+bool pl_headers_list_token(const struct pl_headers *self, struct pl_str name, struct pl_str token)
+{
+    for (size_t i = 0; i < self->count; i++) {
+        if (pl_str_equal_nocase(pl_headers_name(self, i), name) &&
+            pl_header_lists_token(pl_headers_value(self, i), token)) {
+            return true;
+        }
+    }
+    return false;
+}

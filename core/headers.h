@@ -39,6 +39,8 @@ size_t pl_headers_remove(struct pl_headers *self, struct pl_str name);
 bool pl_headers_get(const struct pl_headers *self, struct pl_str name, struct pl_str *out);
 /** How many fields have that name. */
 size_t pl_headers_count(const struct pl_headers *self, struct pl_str name);
+/** True when one of the fields of that name lists `token`, see pl_header_lists_token. */
+bool pl_headers_list_token(const struct pl_headers *self, struct pl_str name, struct pl_str token);
 
 struct pl_str pl_headers_name(const struct pl_headers *self, size_t index);
 struct pl_str pl_headers_value(const struct pl_headers *self, size_t index);

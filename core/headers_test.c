@@ -275,6 +275,19 @@ static void test_lists_token(void **state)
     }
 }
 
+static void test_lists_token_in_any_field(void **state)
+{
+    struct pl_headers *headers = *state;
+    const struct pl_str name = PL_STR("connection");
+    assert_false(pl_headers_list_token(headers, name, str("close")));
+    add(headers, "Connection", "a, b");
+    add(headers, "Other", "other");
+    add(headers, "CONNECTION", "Close");
+    assert_true(pl_headers_list_token(headers, name, str("b")));
+    assert_true(pl_headers_list_token(headers, name, str("close")));
+    assert_false(pl_headers_list_token(headers, name, str("other")));
+}
+
 #define TEST(function) cmocka_unit_test_setup_teardown(function, set_up, tear_down)
 
 int main(void)
@@ -295,6 +308,7 @@ int main(void)
         TEST(test_hop_by_hop),
         TEST(test_credentials),
         TEST(test_lists_token),
+        TEST(test_lists_token_in_any_field),
     };
     return cmocka_run_group_tests_name("headers", tests, NULL, NULL);
 }

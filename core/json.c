@@ -1,5 +1,5 @@
 /*
- * JSON: one strict pass over an object, then edits by splicing.
+ * JSON: one strict pass over an object, and strings. Edits are in json_splice.c.
  *
  * Thread: any; pure, no state but the caller's. The scan borrows the text and allocates nothing but
  * the members array, which is kept between scans. The text may be hostile:
@@ -15,6 +15,7 @@
  * checked but never converted, strings are only decoded when asked for.
  */
 #include "json.h"
+#include "json_internal.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -42,9 +43,15 @@ static place fail(struct scanner *s, place at, const char *error)
     return refuse(s, at, PL_ERR_SYNTAX, at == s->end ? "unexpected end" : error);
 }
 
+/* An empty span may have no data, and there is no arithmetic on NULL. */
+static inline place begin_of(const char *text, size_t len)
+{
+    return (place)(len > 0 ? text : "");
+}
+
 static struct scanner scanner_of(const char *text, size_t len)
 {
-    place begin = (place)(len > 0 ? text : "");
+    place begin = begin_of(text, len);
     return (struct scanner){.begin = begin, .end = begin + len};
 }
 
@@ -137,6 +144,20 @@ static inline size_t utf8_bytes(place p, place end)
         return plane >= 1 && plane <= 16 ? 4 : 0;
     }
     return 0;
+}
+
+bool pl_json_is_utf8(const char *data, size_t len)
+{
+    place p = begin_of(data, len);
+    place end = p + len;
+    while (p < end) {
+        size_t bytes = *p < 0x80 ? 1 : utf8_bytes(p, end);
+        if (bytes == 0) {
+            return false;
+        }
+        p += bytes;
+    }
+    return true;
 }
 
 static inline place skip_utf8(struct scanner *s, place p)
@@ -366,8 +387,7 @@ static place skip_trailing_space(struct scanner *s, place p)
     return p == s->end ? p : fail(s, p, "text after the value");
 }
 
-/* Whether the text is one value that may stand inside `depth` containers. */
-static int validate(const char *text, size_t len, unsigned depth)
+int pl_json_validate_inside(const char *text, size_t len, unsigned depth)
 {
     struct scanner s = scanner_of(text, len);
     place p = skip_value(&s, s.begin, depth);
@@ -379,7 +399,7 @@ static int validate(const char *text, size_t len, unsigned depth)
 
 int pl_json_validate(const char *text, size_t len)
 {
-    return validate(text, len, 0);
+    return pl_json_validate_inside(text, len, 0);
 }
 
 /* ---- decoding and encoding of strings ---- */
@@ -492,9 +512,10 @@ static size_t put_escape(unsigned char c, char out[6])
     return 6;
 }
 
-/* Encodes into `out`, which holds six bytes for each byte of data and two more. */
-static size_t encode_into(char *out, place p, place end)
+size_t pl_json_encode_into(char *out, const char *data, size_t len)
 {
+    place p = begin_of(data, len);
+    place end = p + len;
     size_t used = 0;
     out[used++] = '"';
     while (p < end) {
@@ -518,16 +539,10 @@ static size_t encode_into(char *out, place p, place end)
     return used;
 }
 
-static size_t encoded_bytes_max(size_t data_len)
-{
-    return 6 * data_len + 2;
-}
-
 char *pl_json_encode_string(const char *data, size_t data_len, size_t *len)
 {
-    struct scanner s = scanner_of(data, data_len);
-    char *literal = pl_xmalloc(encoded_bytes_max(data_len) + 1);
-    *len = encode_into(literal, s.begin, s.end);
+    char *literal = pl_xmalloc(PL_JSON_ENCODED_MAX(data_len) + 1);
+    *len = pl_json_encode_into(literal, data, data_len);
     literal[*len] = '\0';
     return pl_xrealloc(literal, *len + 1);
 }
@@ -694,208 +709,4 @@ int pl_json_scan(struct pl_json *self, const char *text, size_t len)
         self->error_offset = (size_t)(s.error_at - s.begin);
     }
     return s.result;
-}
-
-/* ---- splicing ---- */
-
-void pl_json_splice_init(struct pl_json_splice *self)
-{
-    *self = (struct pl_json_splice){0};
-}
-
-void pl_json_splice_deinit(struct pl_json_splice *self)
-{
-    free(self->pieces);
-    free(self->glue);
-    pl_json_splice_init(self);
-}
-
-static void add_piece(struct pl_json_splice *self, const char *data, size_t len)
-{
-    if (len == 0) {
-        return;
-    }
-    if (self->count == self->cap) {
-        self->cap = self->cap == 0 ? 16 : 2 * self->cap;
-        self->pieces = pl_xrealloc(self->pieces, self->cap * sizeof(self->pieces[0]));
-    }
-    /* iovec is not const, for readv's sake; nobody writes through it here. */
-    self->pieces[self->count++] =
-        (struct iovec){.iov_base = (void *)(uintptr_t)data, .iov_len = len};
-    self->total_bytes += len;
-}
-
-/* What is to happen to each member, and what is to be appended, after all edits. */
-struct plan {
-    const struct pl_json_edit *by_member[PL_JSON_MAX_MEMBERS]; /* NULL: the member stays */
-    const struct pl_json_edit *appended[PL_JSON_MAX_MEMBERS];
-    size_t appended_count;
-};
-
-static bool is_unset(const struct pl_json_edit *edit)
-{
-    return edit != NULL && edit->value.data == NULL;
-}
-
-static bool is_utf8(place p, place end)
-{
-    while (p < end) {
-        size_t bytes = *p < 0x80 ? 1 : utf8_bytes(p, end);
-        if (bytes == 0) {
-            return false;
-        }
-        p += bytes;
-    }
-    return true;
-}
-
-/* Plans the edit of a key that the text does not have; an earlier edit may have appended it. */
-static int plan_absent(struct plan *plan, const struct pl_json_edit *edit)
-{
-    size_t i = 0;
-    while (i < plan->appended_count && !pl_str_equal(plan->appended[i]->key, edit->key)) {
-        i++;
-    }
-    if (i == PL_JSON_MAX_MEMBERS) {
-        return PL_ERR_LIMIT;
-    }
-    if (!is_unset(edit)) {
-        plan->appended[i] = edit;
-        plan->appended_count += i == plan->appended_count;
-    } else if (i < plan->appended_count) {
-        plan->appended_count--;
-        memmove(&plan->appended[i], &plan->appended[i + 1],
-                (plan->appended_count - i) * sizeof(plan->appended[0]));
-    }
-    return PL_OK;
-}
-
-/* Refuses what would make the result a text that the scan refuses. */
-static int check_set(const struct pl_json_edit *edit)
-{
-    char encoded[6 * PL_JSON_MAX_KEY_BYTES + 2];
-    struct scanner key = scanner_of(edit->key.data, edit->key.len);
-    if (edit->key.len > PL_JSON_MAX_KEY_BYTES ||
-        encode_into(encoded, key.begin, key.end) > PL_JSON_MAX_KEY_BYTES + 2) {
-        return PL_ERR_LIMIT;
-    }
-    if (!is_utf8(key.begin, key.end)) {
-        return PL_ERR_SYNTAX;
-    }
-    return validate(edit->value.data, edit->value.len, 1);
-}
-
-static int plan_edit(struct plan *plan, const struct pl_json *json, const struct pl_json_edit *edit)
-{
-    int result = is_unset(edit) ? PL_OK : check_set(edit);
-    if (result != PL_OK) {
-        return result;
-    }
-    const struct pl_json_member *member = pl_json_find(json, edit->key);
-    if (member == NULL) {
-        return plan_absent(plan, edit);
-    }
-    plan->by_member[member - json->members] = edit;
-    return PL_OK;
-}
-
-static int make_plan(struct plan *plan, const struct pl_json *json,
-                     const struct pl_json_edit *edits, size_t edit_count)
-{
-    plan->appended_count = 0;
-    for (size_t i = 0; i < json->count; i++) {
-        plan->by_member[i] = NULL;
-    }
-    for (size_t i = 0; i < edit_count; i++) {
-        int result = plan_edit(plan, json, &edits[i]);
-        if (result != PL_OK) {
-            return result;
-        }
-    }
-    size_t count = plan->appended_count;
-    for (size_t i = 0; i < json->count; i++) {
-        count += !is_unset(plan->by_member[i]);
-    }
-    return count > PL_JSON_MAX_MEMBERS ? PL_ERR_LIMIT : PL_OK;
-}
-
-/*
- * Replaces and removes members. `*from` is the first byte of the text that is in no piece yet. A
- * removed member takes along the comma before it or, with no member left before it, the one behind
- * it. Returns how many members are left.
- */
-static size_t splice_members(struct pl_json_splice *self, const struct pl_json *json,
-                             const struct plan *plan, size_t *from)
-{
-    size_t kept_count = 0;
-    for (size_t i = 0; i < json->count; i++) {
-        const struct pl_json_member *member = &json->members[i];
-        const struct pl_json_edit *edit = plan->by_member[i];
-        if (!is_unset(edit)) {
-            kept_count++;
-        }
-        if (edit == NULL) {
-            continue;
-        }
-        size_t cut = edit->value.data != NULL ? member->value_start
-                     : kept_count > 0         ? member[-1].end
-                                              : member->start;
-        bool with_comma_behind = is_unset(edit) && kept_count == 0 && i + 1 < json->count;
-        add_piece(self, json->text + *from, cut - *from);
-        add_piece(self, edit->value.data, edit->value.len);
-        *from = with_comma_behind ? member[1].start : member->end;
-    }
-    return kept_count;
-}
-
-/* Six bytes for each byte of the key, for its quotes, a comma and a colon. */
-static size_t glue_bytes_max(const struct plan *plan)
-{
-    size_t bytes = 0;
-    for (size_t i = 0; i < plan->appended_count; i++) {
-        bytes += encoded_bytes_max(plan->appended[i]->key.len) + 2;
-    }
-    return bytes;
-}
-
-/* Appends after the last member, where `*from` then is. */
-static void splice_appended(struct pl_json_splice *self, const struct pl_json *json,
-                            const struct plan *plan, size_t kept_count, size_t *from)
-{
-    size_t at = json->count > 0 ? json->members[json->count - 1].end : json->open + 1;
-    add_piece(self, json->text + *from, at - *from);
-    *from = at;
-    free(self->glue);
-    char *glue = self->glue = pl_xmalloc(glue_bytes_max(plan));
-    for (size_t i = 0; i < plan->appended_count; i++) {
-        const struct pl_json_edit *edit = plan->appended[i];
-        struct scanner key = scanner_of(edit->key.data, edit->key.len);
-        char *start = glue;
-        if (kept_count + i > 0) {
-            *glue++ = ',';
-        }
-        glue += encode_into(glue, key.begin, key.end);
-        *glue++ = ':';
-        add_piece(self, start, (size_t)(glue - start));
-        add_piece(self, edit->value.data, edit->value.len);
-    }
-}
-
-int pl_json_splice_make(struct pl_json_splice *self, const struct pl_json *json,
-                        const struct pl_json_edit *edits, size_t edit_count)
-{
-    self->count = 0;
-    self->total_bytes = 0;
-    struct plan plan;
-    int result = make_plan(&plan, json, edits, edit_count);
-    if (result != PL_OK) {
-        return result;
-    }
-    size_t from = 0;
-    size_t kept_count = splice_members(self, json, &plan, &from);
-    if (plan.appended_count > 0) {
-        splice_appended(self, json, &plan, kept_count, &from);
-    }
-    add_piece(self, json->text + from, json->text_len - from);
-    return PL_OK;
 }

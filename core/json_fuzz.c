@@ -1,11 +1,13 @@
 /*
- * Fuzz target for json.c (libFuzzer). The input is a list of edits, a line feed each, then a text.
+ * Fuzz target for json.c and json_splice.c (libFuzzer). The input is a list of edits, a line feed
+ * each, then a text.
  *
  * What is held: the scan and the validation agree; a text that is accepted stays accepted after any
  * edits that are taken; each edit is found in the result, each unset key is not, and every other
  * member is there with the same bytes, in the same order.
  *
- *     clang -g -O1 -fsanitize=fuzzer,address,undefined core/json_fuzz.c core/json.c core/base.c
+ *     clang -g -O1 -fsanitize=fuzzer,address,undefined core/json_fuzz.c core/json.c \
+ *         core/json_splice.c core/base.c
  */
 #include "json.h"
 

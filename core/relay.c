@@ -116,15 +116,13 @@ static const struct pl_headers *answer_headers(struct pl_request *self,
                                                const struct pl_headers *from)
 {
     struct pl_headers *headers = &self->runtime->scratch;
-    struct pl_str connection = {NULL, 0};
+    bool has_connection = from && pl_headers_count(from, PL_STR("connection")) > 0;
     pl_headers_clear(headers);
-    if (from)
-        pl_headers_get(from, PL_STR("connection"), &connection);
     for (size_t i = 0; from && i < from->count; i++) {
         struct pl_str name = pl_headers_name(from, i);
         if (pl_header_is_hop_by_hop(name) || is_framing(name) ||
             (is_own_header(name) && !self->runtime->is_simulator) ||
-            (connection.len > 0 && pl_header_lists_token(connection, name)))
+            (has_connection && pl_headers_list_token(from, PL_STR("connection"), name)))
             continue;
         add_header(headers, name, pl_headers_value(from, i));
     }
@@ -264,14 +262,35 @@ void pl_request_relay_done(struct pl_request *self, enum pl_failure failure)
     pl_request_wake(self, PL_WAIT_RELAY);
 }
 
-/* What is declared to the client; an error whose body broke off is sent as far as it came. */
+/* What is declared to the client; an error whose body broke off is sent as far as it came. Of a
+ * stream nothing is: it may end in an event of ours, which must not fill up the missing bytes. */
 static int64_t declared_length(const struct pl_response *response)
 {
+    if (response->is_sse)
+        return -1;
     if (response->status >= 400 && response->failure != PL_FAIL_NONE)
         return (int64_t)held_bytes(response);
-    if (response->complete && !response->is_sse && response->framing != PL_FRAMING_NONE)
+    if (response->complete && response->framing != PL_FRAMING_NONE)
         return (int64_t)held_bytes(response);
     return response->content_length_bytes;
+}
+
+/* A stream may stay open for minutes: what only another try would need is given back. */
+static void forget_request(struct pl_request *self)
+{
+    if (!self->attempt || !pl_attempt_is_sent(self->attempt))
+        return;
+    pl_exchange_forget_request(self->exchange);
+    self->body = PL_STR("");
+    pl_json_deinit(&self->json);
+    pl_json_init(&self->json);
+    pl_json_splice_deinit(&self->splice);
+    pl_json_splice_init(&self->splice);
+    free(self->head);
+    free(self->pieces);
+    self->head = NULL;
+    self->pieces = NULL;
+    self->head_len = self->head_cap = self->piece_cap = 0;
 }
 
 bool pl_request_relay(struct pl_request *self)
@@ -288,6 +307,7 @@ bool pl_request_relay(struct pl_request *self)
         write_held(self, response->held_whole_bytes);
         if (held_bytes(response) == 0)
             drop_held(response);
+        forget_request(self);
     } else {
         write_held(self, held_bytes(response));
         drop_held(response);

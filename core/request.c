@@ -206,26 +206,38 @@ static int read_body(struct pl_request *self, char *error, size_t error_size)
     return PL_OK;
 }
 
+/* The byte at `i`, unescaped if it is one that segments are told by; `*width` is what it takes. */
+static char path_byte(struct pl_str path, size_t i, size_t *width)
+{
+    *width = 1;
+    if (path.data[i] != '%' || path.len - i < 3)
+        return path.data[i];
+    char high = path.data[i + 1], low = (char)(path.data[i + 2] | 32), byte = '%';
+    if (high == '2' && (low == 'e' || low == 'f'))
+        byte = low == 'e' ? '.' : '/';
+    else if (high == '5' && low == 'c')
+        byte = '\\';
+    *width = byte == '%' ? 1 : 3;
+    return byte;
+}
+
 /* "." and ".." segments, escaped ones too, could lead an upstream out of its API's path. */
 static bool has_dot_segment(struct pl_str path)
 {
-    size_t dots = 0, others = 0;
-    for (size_t i = 0; i <= path.len; i++) {
-        if (i == path.len || path.data[i] == '/' || path.data[i] == '\\') {
+    size_t dots = 0, others = 0, width;
+    for (size_t i = 0; i < path.len; i += width) {
+        char byte = path_byte(path, i, &width);
+        if (byte == '/' || byte == '\\') {
             if (others == 0 && (dots == 1 || dots == 2))
                 return true;
             dots = others = 0;
-        } else if (path.data[i] == '.') {
+        } else if (byte == '.') {
             dots++;
-        } else if (i + 2 < path.len && path.data[i] == '%' && path.data[i + 1] == '2' &&
-                   (path.data[i + 2] | 32) == 'e') {
-            dots++;
-            i += 2;
         } else {
             others++;
         }
     }
-    return false;
+    return others == 0 && (dots == 1 || dots == 2);
 }
 
 static void on_gone(void *arg)

@@ -96,20 +96,26 @@ static void put_client_headers(struct pl_request *self, const struct pl_target *
                                const struct pl_provider *provider)
 {
     const struct pl_headers *headers = pl_exchange_headers(self->exchange);
-    struct pl_str connection = {NULL, 0};
-    pl_headers_get(headers, PL_STR("connection"), &connection);
+    bool has_connection = pl_headers_count(headers, PL_STR("connection")) > 0;
     for (size_t i = 0; i < headers->count; i++) {
         struct pl_str name = pl_headers_name(headers, i);
         if (pl_header_is_hop_by_hop(name) || is_rewritten(name) || is_removed(target, name))
             continue;
         if (pl_header_is_credential(name) && provider->auth != PL_AUTH_PASSTHROUGH)
             continue;
-        if (connection.len > 0 && pl_header_lists_token(connection, name))
+        if (has_connection && pl_headers_list_token(headers, PL_STR("connection"), name))
             continue;
         if (pl_headers_count(&provider->headers, name) > 0)
             continue;
         put_header(self, name, pl_headers_value(headers, i));
     }
+}
+
+/* An empty body is announced, too: RFC 9110 8.6. */
+static bool expects_body(struct pl_str method)
+{
+    return pl_str_equal(method, PL_STR("POST")) || pl_str_equal(method, PL_STR("PUT")) ||
+           pl_str_equal(method, PL_STR("PATCH"));
 }
 
 static void build_head(struct pl_request *self, const struct pl_target *target, size_t body_bytes)
@@ -125,8 +131,7 @@ static void build_head(struct pl_request *self, const struct pl_target *target, 
     put_text(self, "Accept-Encoding: identity\r\nx-request-id: ");
     put_text(self, self->id);
     put(self, "\r\n", 2);
-    if (self->body_kind != PL_BODY_NONE ||
-        pl_str_equal(pl_exchange_method(self->exchange), PL_STR("POST"))) {
+    if (self->body_kind != PL_BODY_NONE || expects_body(pl_exchange_method(self->exchange))) {
         put_text(self, "Content-Length: ");
         put(self, length, pl_put_decimal(length, body_bytes));
         put(self, "\r\n", 2);
@@ -339,9 +344,11 @@ static void copy_head(struct pl_response *self, const struct pl_response_head *h
     self->live = true;
     self->status = head->status;
     self->framing = head->framing;
-    self->content_length_bytes =
-        head->framing == PL_FRAMING_LENGTH ? (int64_t)head->content_length_bytes : -1;
-    self->is_sse = pl_headers_get(&self->headers, PL_STR("content-type"), &type) &&
+    /* without a body, too: an answer to HEAD tells the length of the one to GET */
+    bool has_length = pl_headers_count(&head->headers, PL_STR("content-length")) > 0;
+    self->content_length_bytes = has_length ? (int64_t)head->content_length_bytes : -1;
+    self->is_sse = head->framing != PL_FRAMING_NONE &&
+                   pl_headers_get(&self->headers, PL_STR("content-type"), &type) &&
                    type.len >= 17 &&
                    pl_str_equal_nocase((struct pl_str){type.data, 17}, PL_STR("text/event-stream"));
     pl_sse_init(&self->sse);
@@ -354,8 +361,9 @@ static void on_head(struct pl_attempt *attempt, void *arg)
     copy_head(response, pl_attempt_head(attempt));
     response->head_ms = (uint32_t)(pl_now_ms() - self->attempt_start_ms);
     bool good = response->status < 300;
-    if (good && self->stream && response->framing == PL_FRAMING_LENGTH &&
-        response->content_length_bytes == 0) {
+    bool is_empty = response->framing == PL_FRAMING_NONE ||
+                    (response->framing == PL_FRAMING_LENGTH && response->content_length_bytes == 0);
+    if (good && self->stream && is_empty) {
         cancel_and_fail(self, PL_FAIL_EMPTY, "a stream was asked for, the answer has no body");
         return;
     }

@@ -26,16 +26,19 @@
 #include <event2/http_struct.h>
 #include <event2/keyvalq_struct.h>
 #include <event2/listener.h>
+#include <linux/sockios.h>
 #include <netinet/in.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/queue.h>
 #include <sys/socket.h>
 
-#define LINGER_MS        2000
-#define ACCEPT_PAUSE_MS  50
-#define READ_AHEAD_BYTES 65536 /* input kept while an answer is being made */
+#define LINGER_MS           2000
+#define ACCEPT_PAUSE_MS     50
+#define FLUSH_AT_ONCE_BYTES 16384
+#define READ_AHEAD_BYTES    65536 /* input kept while an answer is being made */
 
 enum connection_state {
     CONNECTION_READING,   /* the guard scans, evhttp parses */
@@ -58,8 +61,11 @@ struct connection {
     uint64_t since_ms; /* start of what the state waits for */
     uint64_t last_read_ms;
     uint64_t last_drain_ms; /* when the client last took bytes */
+    int unacked_bytes;      /* in the kernel, at the last sweep */
     bool reset_on_close;
     bool flush_due;
+    struct timeval write_turn; /* the loop turn of the last write ... */
+    uint32_t writes_in_turn;   /* ... and how many there were in it */
     bufferevent_data_cb evhttp_write_cb;
     bufferevent_event_cb evhttp_event_cb;
     TAILQ_ENTRY(connection) link;
@@ -206,16 +212,6 @@ static struct pl_str str_of(const char *text)
     return (struct pl_str){text, strlen(text)};
 }
 
-static bool header_says(const struct pl_headers *headers, struct pl_str name, struct pl_str token)
-{
-    for (size_t i = 0; i < headers->count; i++) {
-        if (pl_str_equal_nocase(pl_headers_name(headers, i), name) &&
-            pl_header_lists_token(pl_headers_value(headers, i), token))
-            return true;
-    }
-    return false;
-}
-
 /* Copies what the owner may ask for out of evhttp's request. */
 static int exchange_fill(struct pl_exchange *self)
 {
@@ -236,9 +232,10 @@ static int exchange_fill(struct pl_exchange *self)
     self->bodiless = evhttp_request_get_command(req) == EVHTTP_REQ_HEAD;
     if (req->minor == 0)
         self->close_after =
-            !header_says(&self->headers, PL_STR("connection"), PL_STR("keep-alive"));
+            !pl_headers_list_token(&self->headers, PL_STR("connection"), PL_STR("keep-alive"));
     else
-        self->close_after = header_says(&self->headers, PL_STR("connection"), PL_STR("close"));
+        self->close_after =
+            pl_headers_list_token(&self->headers, PL_STR("connection"), PL_STR("close"));
     return PL_OK;
 }
 
@@ -404,12 +401,15 @@ static void refuse(struct connection *self, int status, const char *reason)
 
 /* ---- input -------------------------------------------------------------------------------- */
 
-/* Feeds the guard with bytes that have just been added; evhttp has not seen them yet. */
+/* Feeds the guard with bytes that have just been added; evhttp has not seen them yet. What lies
+ * within a body is skipped: to find it takes longer with each piece that evhttp leaves waiting. */
 static void scan(struct connection *self, struct evbuffer *input, size_t added)
 {
     struct evbuffer_ptr at;
     struct evbuffer_iovec pieces[32];
-    size_t skip = evbuffer_get_length(input) - added;
+    size_t skipped = pl_guard_skip(&self->guard, added);
+    size_t skip = evbuffer_get_length(input) - added + skipped;
+    added -= skipped;
     while (added > 0) {
         if (evbuffer_ptr_set(input, &at, skip, EVBUFFER_PTR_SET) < 0)
             return;
@@ -484,6 +484,17 @@ static void try_flush(struct connection *self)
     }
     if (evbuffer_get_length(output) > 0)
         bufferevent_enable(self->bev, EV_WRITE);
+}
+
+/* What is written in one turn of the loop goes out in one system call, at the end of the turn. */
+static void flush_soon(struct connection *self)
+{
+    if (evbuffer_get_length(bufferevent_get_output(self->bev)) >= FLUSH_AT_ONCE_BYTES) {
+        try_flush(self);
+    } else if (!self->flush_due) {
+        self->flush_due = true;
+        enqueue(self, &self->server->to_flush);
+    }
 }
 
 /* ---- closing ------------------------------------------------------------------------------ */
@@ -647,6 +658,14 @@ static void sweep_reading(struct connection *self, uint64_t now_ms)
     }
 }
 
+/* A socket has room again only after a third of its buffer, which takes a slow client long. */
+static bool has_taken_bytes(struct connection *self)
+{
+    int before = self->unacked_bytes;
+    return ioctl(bufferevent_getfd(self->bev), SIOCOUTQ, &self->unacked_bytes) == 0 &&
+           self->unacked_bytes < before;
+}
+
 static void sweep_connection(struct connection *self, uint64_t now_ms)
 {
     const struct pl_server_limits *limits = &self->server->limits;
@@ -663,6 +682,8 @@ static void sweep_connection(struct connection *self, uint64_t now_ms)
     case CONNECTION_FLUSHING:
     case CONNECTION_CLOSING:
     case CONNECTION_REFUSED:
+        if (unsent && has_taken_bytes(self))
+            self->last_drain_ms = now_ms;
         if (unsent && passed(now_ms, self->last_drain_ms, limits->write_stall_ms)) {
             self->reset_on_close = true;
             connection_doom(self);
@@ -839,6 +860,14 @@ struct pl_str pl_exchange_peer(const struct pl_exchange *self)
     return address ? str_of(address) : PL_STR("");
 }
 
+void pl_exchange_forget_request(struct pl_exchange *self)
+{
+    struct evbuffer *body = evhttp_request_get_input_buffer(self->request);
+    evbuffer_drain(body, evbuffer_get_length(body));
+    pl_headers_deinit(&self->headers);
+    pl_headers_init(&self->headers);
+}
+
 void pl_exchange_set_ops(struct pl_exchange *self, const struct pl_exchange_ops *ops, void *arg)
 {
     self->ops = ops;
@@ -913,29 +942,70 @@ void pl_exchange_start(struct pl_exchange *self, int status, const struct pl_hea
 {
     struct connection *connection = self->connection;
     write_head(self, status, headers, content_length_bytes);
-    connection->flush_due = true; /* with the first body bytes, or at the end of this turn */
-    enqueue(connection, &connection->server->to_flush);
+    flush_soon(connection);
+}
+
+/* Whether a write is better sent at once than gathered with others of its loop turn: if it is the
+ * turn's first one, and no others followed the first one of the last turn. */
+static bool is_lone_write(struct connection *self)
+{
+    struct timeval turn;
+    event_base_gettimeofday_cached(self->server->base, &turn);
+    if (turn.tv_usec == self->write_turn.tv_usec && turn.tv_sec == self->write_turn.tv_sec) {
+        self->writes_in_turn++;
+        return false;
+    }
+    bool followed = self->writes_in_turn > 1;
+    self->write_turn = turn;
+    self->writes_in_turn = 1;
+    return !followed;
+}
+
+/* Straight from where the bytes lie. Returns how many the kernel took. */
+static size_t write_at_once(struct connection *self, struct iovec *pieces, int count)
+{
+    bool lone = is_lone_write(self);
+    if (!lone || self->server->tls || evbuffer_get_length(bufferevent_get_output(self->bev)) > 0)
+        return 0;
+    struct msghdr message = {.msg_iov = pieces, .msg_iovlen = (size_t)count};
+    ssize_t sent = sendmsg(bufferevent_getfd(self->bev), &message, MSG_NOSIGNAL);
+    return sent > 0 ? (size_t)sent : 0; /* an error comes again where it is dealt with */
+}
+
+static void write_pieces(struct connection *self, struct iovec *pieces, int count)
+{
+    struct evbuffer *output = bufferevent_get_output(self->bev);
+    size_t sent = write_at_once(self, pieces, count);
+    bool waits = evbuffer_get_length(output) > 0;
+    for (int i = 0; i < count; i++) {
+        size_t skip = PL_MIN(sent, pieces[i].iov_len);
+        sent -= skip;
+        if (pieces[i].iov_len > skip)
+            evbuffer_add(output, (char *)pieces[i].iov_base + skip, pieces[i].iov_len - skip);
+    }
+    if (evbuffer_get_length(output) == 0)
+        return;
+    if (!waits)
+        self->last_drain_ms = pl_now_ms();
+    flush_soon(self);
 }
 
 bool pl_exchange_write(struct pl_exchange *self, const char *data, size_t len)
 {
     struct connection *connection = self->connection;
-    struct evbuffer *output = bufferevent_get_output(connection->bev);
     if (len > 0 && !self->bodiless) {
-        if (evbuffer_get_length(output) == 0)
-            connection->last_drain_ms = pl_now_ms();
-        if (self->chunked) {
-            char size_line[PL_NUMBER_MAX + 2];
-            size_t size_len = pl_put_hex(size_line, len);
-            memcpy(size_line + size_len, "\r\n", 2);
-            evbuffer_add(output, size_line, size_len + 2);
-        }
-        evbuffer_add(output, data, len);
+        char size_line[PL_NUMBER_MAX + 2];
+        size_t size_len = pl_put_hex(size_line, len);
+        memcpy(size_line + size_len, "\r\n", 2);
+        struct iovec pieces[] = {
+            {size_line, size_len + 2}, {(void *)data, len}, {(void *)"\r\n", 2}};
         if (self->chunked)
-            evbuffer_add(output, "\r\n", 2);
-        try_flush(connection);
+            write_pieces(connection, pieces, 3);
+        else
+            write_pieces(connection, pieces + 1, 1);
     }
-    return evbuffer_get_length(output) <= connection->server->limits.unsent_high_bytes;
+    return evbuffer_get_length(bufferevent_get_output(connection->bev)) <=
+           connection->server->limits.unsent_high_bytes;
 }
 
 void pl_exchange_end(struct pl_exchange *self)

@@ -62,6 +62,8 @@ const struct pl_headers *pl_exchange_headers(const struct pl_exchange *self);
 struct pl_str pl_exchange_body(struct pl_exchange *self);
 struct pl_str pl_exchange_peer(const struct pl_exchange *self); /* numeric address */
 
+/** Frees what was read of the request: headers and body are gone, method and path stay. */
+void pl_exchange_forget_request(struct pl_exchange *self);
 /** Who hears of the client's leaving. Must be set before on_request returns, if not answered. */
 void pl_exchange_set_ops(struct pl_exchange *self, const struct pl_exchange_ops *ops, void *arg);
 

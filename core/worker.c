@@ -136,6 +136,8 @@ static void free_loop(struct pl_worker *self)
         event_free(self->drain_timer);
     if (self->resolver)
         pl_resolver_free(self->resolver);
+    if (self->base) /* pending look-ups are released in one more turn */
+        event_base_loop(self->base, EVLOOP_NONBLOCK);
     if (self->base)
         event_base_free(self->base);
     if (self->mail_fd >= 0)

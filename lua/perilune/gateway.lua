@@ -62,9 +62,9 @@ end
 
 -- ---- answers -------------------------------------------------------------------------------
 
---- Sends a whole answer; to HEAD the same without its body.
+--- Sends a whole answer. To HEAD the core sends its head alone, with the length of the body.
 local function answer(req, status, body, headers)
-  return req:respond(status, req.method == "HEAD" and "" or body, headers or JSON_HEADERS)
+  return req:respond(status, body, headers or JSON_HEADERS)
 end
 
 local function answer_models(req, models, name)

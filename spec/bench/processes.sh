@@ -5,8 +5,8 @@ children=()
 launched_pid=0
 pipe_fd=-1
 
-# launch CORE LOG COMMAND...: starts it in the background, pinned; its pid is in launched_pid. It gets
-# SIGTERM when this script dies in whatever way.
+# launch CORE LOG COMMAND...: starts it in the background, pinned; its pid is in launched_pid. It
+# gets SIGTERM when this script dies in whatever way.
 launch() {
     local core=$1 log=$2
     shift 2
@@ -24,7 +24,7 @@ open_pipe() {
     children+=("$launched_pid")
 }
 
-# alive PID: it is a child of this script (not another program that got its number) and has not ended.
+# alive PID: it is a child of this script (not another program that got its number) and runs.
 alive() {
     local line state parent
     { read -r line < "/proc/$1/stat"; } 2> /dev/null || return 1

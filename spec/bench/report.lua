@@ -9,7 +9,7 @@
 local results = require "results"
 
 local CONTENDERS = { "direct", "nginx", "haproxy", "nginx-lua", "perilune", "portkey" }
-local LABEL_WIDTH, CELL_WIDTH = 38, 16
+local LABEL_WIDTH, CELL_WIDTH, RANGE_WIDTH = 38, 16, 20
 local QUIET_RATIO = 0.05
 
 -- Lines of the table: row of the run, label, measurement, number format.
@@ -45,7 +45,7 @@ local function failures()
       return nil
     end
   end
-  local count = run.failed.perilune
+  local count = (run.failed.perilune or 0) + (run.failed_disturbed.perilune or 0)
   return { median = count, low = count, high = count, count = 1 }
 end
 
@@ -118,8 +118,11 @@ local function print_table()
       end)
     end
   end
-  print_line("failed requests, all rows", contenders, function(contender)
+  print_line("failed requests, rows above", contenders, function(contender)
     return tostring(run.failed[contender] or 0)
+  end)
+  print_line("  during reloads and drain", contenders, function(contender)
+    return tostring(run.failed_disturbed[contender] or "-")
   end)
 end
 
@@ -169,14 +172,14 @@ local function print_goal(goal)
   end
   local wanted = (at_least and ">= " or "<= ") .. format:format(limit) .. " " .. unit
   print(pad(label, LABEL_WIDTH) .. pad(wanted, CELL_WIDTH) .. pad(measured, CELL_WIDTH)
-    .. pad(rounds, CELL_WIDTH) .. result)
+    .. pad(rounds, RANGE_WIDTH) .. result)
   return result:find("^met") ~= nil
 end
 
 local function print_goals()
   local all_met = true
   print(pad("goal, Perilune against others", LABEL_WIDTH) .. pad("to reach", CELL_WIDTH)
-    .. pad("measured", CELL_WIDTH) .. pad("rounds", CELL_WIDTH) .. "verdict")
+    .. pad("measured", CELL_WIDTH) .. pad("rounds", RANGE_WIDTH) .. "verdict")
   for _, goal in ipairs(GOALS) do
     all_met = print_goal(goal) and all_met
   end

@@ -7,6 +7,8 @@ local results = {}
 
 -- Contenders whose job includes giving the upstream another model than the client asked for.
 local REWRITES = { ["nginx-lua"] = true, perilune = true, portkey = true }
+-- Rows that disturb the gateway on purpose; what fails there is counted apart.
+local DISTURBED = { reload = true, reload_streams = true, drain = true }
 local ENTRY = "^(%d+)\t([^\t]+)\t([^\t]+)\t([^\t]+)\t(.*)$"
 
 local Run = {}
@@ -160,15 +162,17 @@ local function add(run, round, row, contender, key, value)
   rounds[round] = rounds[round] or {}
   rounds[round][key] = value
   if key == "failed" then
-    run.failed[contender] = (run.failed[contender] or 0) + value
+    local failed = DISTURBED[row] and run.failed_disturbed or run.failed
+    failed[contender] = (failed[contender] or 0) + value
   end
 end
 
 --- Reads a run.
 -- @tparam string path of result.tsv
--- @treturn Run data; failed: count by contender; invalid: "row/contender" -> why it says nothing
+-- @treturn Run data; failed, failed_disturbed: counts by contender, under load alone and with
+-- reloads and drain; invalid: "row/contender" -> why it says nothing
 function results.read(path)
-  local run = setmetatable({ data = {}, failed = {}, invalid = {} }, Run)
+  local run = setmetatable({ data = {}, failed = {}, failed_disturbed = {}, invalid = {} }, Run)
   for line in io.lines(path) do
     local round, row, contender, key, text = line:match(ENTRY)
     local value = tonumber(text)

@@ -100,22 +100,23 @@ row_burst() {
     streams burst "$1" "$2" 300 -m run -n 64 -t "$((SECONDS_EACH + 1))" -e 1000 -i 0
 }
 
-# held CONTENDER SSE_LOAD_ARGUMENT...: starts a fresh gateway and holds connections to it. Leaves its
-# size before and then in idle_kib and held_kib, and what sse_load said in held_summary.
+# held CONTENDER SSE_LOAD_ARGUMENT...: starts a fresh gateway and holds connections to it. Leaves
+# its size before and then, and what sse_load said, in held_numbers.
 held() {
-    local name=$1
+    local name=$1 summary
     shift
     start_contender "$name" || {
         say "memory: $name does not answer; see $OUT/$name/log"
         return 1
     }
-    idle_kib=$(resident_kib "${contender_pid[$name]}")
+    held_numbers="idle_kib=$(resident_kib "${contender_pid[$name]}")"
     open_pipe "$LOAD_CORE" "$OUT/sse_load" "$@" "${contender_port[$name]}"
     read -r -t 30 _ <&"$pipe_fd" || say "memory: $name did not open all connections in 30 s"
     sleep 1 # two intervals of the slow streams
-    held_kib=$(resident_kib "${contender_pid[$name]}")
+    held_numbers="$held_numbers held_kib=$(resident_kib "${contender_pid[$name]}")"
     kill -TERM "$launched_pid"
-    read -r -t 5 held_summary <&"$pipe_fd" || held_summary=failed=1
+    read -r -t 5 summary <&"$pipe_fd" || summary=failed=1
+    held_numbers="$held_numbers $summary"
     exec {pipe_fd}<&-
     stop "$launched_pid"
     stop_contender "$name"
@@ -124,9 +125,9 @@ held() {
 row_memory() {
     local count=$((STREAMS * 2))
     held "$1" -m once -n "$count" -t 60 -e 100000 -i 500 &&
-        note memory "$1" "$2" "idle_kib=$idle_kib held_kib=$held_kib count=$count $held_summary"
+        note memory "$1" "$2" "count=$count $held_numbers"
     held "$1" -m idle -n "$count" -t 60 &&
-        note memory_idle "$1" "$2" "idle_kib=$idle_kib held_kib=$held_kib count=$count $held_summary"
+        note memory_idle "$1" "$2" "count=$count $held_numbers"
 }
 
 # use_only UPSTREAM OTHER: new policies, put in place at once, that send everything to UPSTREAM.
@@ -155,6 +156,7 @@ reload_under_load() {
     done
     wait "$window_pid" "$sse_pid"
     finish_wrk
+    alive "$pid" || say "reload: $1 has died; see $OUT/$1/log"
     note reload "$1" "$2" "$(cat "$OUT/window.out") $wrk_summary reloads=$reload_count"
     note reload_streams "$1" "$2" "$(tail -n 1 "$OUT/sse.out")"
 }

@@ -11,8 +11,8 @@ local LAYERS = {
   { name = "script", files = { "vm", "coroutine" }, beside = true },
   { name = "network", files = { "server", "reply", "listen", "attempt", "dial", "pool", "tls",
     "resolve", "target", "probe" } },
-  { name = "pure", files = { "json", "sse", "headers", "http1", "guard", "multipart", "health",
-    "metrics", "bundle" } },
+  { name = "pure", files = { "json", "json_*", "sse", "headers", "http1", "guard", "guard_*",
+    "multipart", "health", "metrics", "bundle" } },
   { name = "base", files = { "base", "log" } },
 }
 

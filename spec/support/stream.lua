@@ -24,6 +24,8 @@ function stream.wrap(sock)
     sock = sock,
     buffer = "",
     ended = nil, -- "closed" or "reset" once the peer's end was read
+    is_broken = false, -- the peer has reset it; there may be bytes to read yet
+    is_shut = false, -- we have ended our direction
     received_bytes = 0,
     timeout_s = DEFAULT_TIMEOUT_S,
   }, Stream)
@@ -82,13 +84,23 @@ function Stream:start_tls(params, server_name)
   end
 end
 
+--- Finds out whether the peer has reset the connection: luasocket calls both ends "closed".
+-- The pending socket error tells, once. A reset that came with the last read has no error left, but
+-- no peer either (nor has a connection that both sides have ended in order).
+local function note_break(self, at_end)
+  local sock = self.sock
+  if not sock.getoption then
+    return -- TLS tells no difference
+  end
+  self.is_broken = self.is_broken or sock:getoption("error") ~= nil
+    or (at_end and not self.is_shut and sock:getpeername() == nil) or false
+end
+
 --- Reads what is there into the buffer, waiting for the first byte.
 -- @treturn[1] boolean true when bytes were added
 function Stream:fill(timeout_s)
   while not self.ended do
-    -- luasocket calls both ends "closed"; the pending socket error tells a reset. Reading it
-    -- clears it.
-    local broken = self.sock.getoption and self.sock:getoption("error")
+    note_break(self)
     local data, reason, partial = self.sock:receive(READ_BYTES)
     data = data or partial
     if data and #data > 0 then
@@ -96,7 +108,8 @@ function Stream:fill(timeout_s)
       self.received_bytes = self.received_bytes + #data
     end
     if reason and reason ~= "timeout" and reason ~= "wantread" and reason ~= "wantwrite" then
-      self.ended = broken and "reset" or "closed"
+      note_break(self, true)
+      self.ended = self.is_broken and "reset" or "closed"
     end
     if data and #data > 0 then
       return true
@@ -192,6 +205,7 @@ end
 --- Ends our direction only.
 function Stream:shutdown()
   if self.sock then
+    self.is_shut = true
     self.sock:shutdown("send")
   end
 end

@@ -62,6 +62,22 @@ describe("support", function()
       assert.equal("reset", ended_by(function(connection) connection:reset() end))
     end)
 
+    it("tell a reset behind bytes that were not read yet", function()
+      local done = false
+      local up = support.upstream(function(connection)
+        connection:write(("x"):rep(50000))
+        connection:read_exactly(1)
+        connection:reset()
+        done = true
+      end)
+      local connection = support.connect(up)
+      connection:write("x")
+      support.wait_until("the reset", function() return done end)
+      local bytes, how = connection:read_all()
+      assert.equal("reset", how)
+      assert.equal(50000, #bytes)
+    end)
+
     it("let the upstream see how the client left", function()
       local how = {}
       local up = support.upstream(function(connection)

@@ -75,6 +75,17 @@ describe("make run", function()
     end
   end)
 
+  it("leaves nothing behind when it is killed", function()
+    local ports = { support.refused_port(), support.refused_port() }
+    local quickstart = start_quickstart(ports, true)
+    quickstart:wait_output("stdout", "Ctrl%-C ends")
+    local children = children_of(quickstart.pid)
+    quickstart:kill()
+    support.wait_until("the end of the gateway and the providers", function()
+      return not (is_running(children[1]) or is_running(children[2]) or is_running(children[3]))
+    end)
+  end)
+
   it("says what did not start, and ends the rest", function()
     local taken = support.upstream(function() end)
     local free = support.refused_port()
