@@ -39,8 +39,15 @@ struct pl_str {
 
 /** True when both hold the same bytes. */
 bool pl_str_equal(struct pl_str a, struct pl_str b);
-/** True when both are equal but for the case of ASCII letters. */
-bool pl_str_equal_nocase(struct pl_str a, struct pl_str b);
+bool pl_bytes_equal_nocase(const char *a, const char *b, size_t len);
+/** True when both are equal but for the case of ASCII letters. Header names are compared by the
+ *  dozen in every request: most differ in length or in the first letter. */
+static inline bool pl_str_equal_nocase(struct pl_str a, struct pl_str b)
+{
+    if (a.len != b.len || (a.len > 0 && ((a.data[0] ^ b.data[0]) & ~0x20) != 0))
+        return false;
+    return pl_bytes_equal_nocase(a.data, b.data, a.len);
+}
 
 /** Milliseconds and microseconds of the monotonic clock. */
 uint64_t pl_now_ms(void);

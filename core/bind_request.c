@@ -62,7 +62,8 @@ static int wrap(lua_State *L)
 
 static struct pl_request *running_request(lua_State *L)
 {
-    struct pl_request *request = pl_bind_runtime(L)->running;
+    struct pl_runtime *runtime = pl_bind_runtime(L); /* none while files are checked */
+    struct pl_request *request = runtime ? runtime->running : NULL;
     if (!request)
         luaL_error(L, "this can be called only while a request is handled");
     return request;

@@ -51,6 +51,22 @@ void pl_bind_check_response(lua_State *L, int index, struct pl_request *request)
         luaL_error(L, "this answer belongs to another request");
 }
 
+/* Whether any header may say how long to wait: Lua need not ask for each of them by name. */
+static bool has_wait_hint(const struct pl_headers *headers)
+{
+    static const struct pl_str starts[] = {
+        {"retry-after", 11}, {"x-ms-retry-after", 16}, {"x-ratelimit-reset", 17}};
+    for (size_t i = 0; i < headers->count; i++) {
+        struct pl_str name = pl_headers_name(headers, i);
+        for (size_t j = 0; j < PL_COUNT(starts); j++) {
+            if (name.len >= starts[j].len &&
+                pl_str_equal_nocase((struct pl_str){name.data, starts[j].len}, starts[j]))
+                return true;
+        }
+    }
+    return false;
+}
+
 static int response_index(lua_State *L)
 {
     const char *key = luaL_checkstring(L, 2);
@@ -66,6 +82,8 @@ static int response_index(lua_State *L)
         push_box(L, request, HEADERS_CLASS);
     else if (strcmp(key, "target") == 0)
         pl_bind_push_target(L, request->runtime, self->target);
+    else if (strcmp(key, "has_wait_hint") == 0)
+        lua_pushboolean(L, has_wait_hint(&self->headers));
     else if (strcmp(key, "head_ms") == 0)
         lua_pushinteger(L, self->head_ms);
     else

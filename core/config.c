@@ -475,6 +475,8 @@ static void read_admin(struct pl_config *self, lua_State *L, int index)
 static void read_config(struct pl_config *self, lua_State *L, int index)
 {
     char *level = get_string(L, index, "log_level");
+    self->log_level = level ? pl_log_level_from_name(level) : PL_LOG_INFO;
+    free(level); /* before anything that may raise an error */
     read_listen(self, L, index);
     read_admin(self, L, index);
     lua_getfield(L, index, "limits");
@@ -482,8 +484,6 @@ static void read_config(struct pl_config *self, lua_State *L, int index)
     lua_pop(L, 1);
     self->workers = (int)get_number(L, index, "workers");
     self->drain_ms = get_ms(L, index, "drain_ms");
-    self->log_level = level ? pl_log_level_from_name(level) : PL_LOG_INFO;
-    free(level);
     read_topology(self, L, index);
 }
 

@@ -51,9 +51,9 @@ static int open_protected(lua_State *L)
 int pl_coroutine_open(struct pl_coroutine *self)
 {
     assert(self->state == PL_COROUTINE_IDLE);
+    pl_vm_recover(self->vm);
     if (lua_cpcall(self->vm->state, open_protected, self) != 0) {
         lua_pop(self->vm->state, 1);
-        lua_gc(self->vm->state, LUA_GCCOLLECT, 0);
         return PL_ERR_LIMIT;
     }
     self->state = PL_COROUTINE_WAITING;
@@ -96,10 +96,11 @@ enum pl_coroutine_result pl_coroutine_resume(struct pl_coroutine *self, int arg_
     self->waits_for = NULL;
     int status = lua_resume(self->thread, arg_count);
     if (self->vm->overrun) {
-        snprintf(self->error, sizeof(self->error), "used more than %u ms of CPU without a pause",
+        snprintf(self->error, sizeof(self->error),
+                 "%s: used more than %u ms of CPU without a pause", self->vm->overrun_at,
                  self->vm->limits.burst_us / 1000);
-        pl_vm_begin_burst(self->vm); /* back to the usual hook */
         pl_coroutine_close(self);
+        pl_vm_begin_burst(self->vm); /* back to the usual hook */
         return PL_COROUTINE_OVERRUN;
     }
     if (status == LUA_YIELD) {
@@ -113,8 +114,6 @@ enum pl_coroutine_result pl_coroutine_resume(struct pl_coroutine *self, int arg_
     }
     take_error(self);
     pl_coroutine_close(self);
-    if (status == LUA_ERRMEM)
-        lua_gc(self->vm->state, LUA_GCCOLLECT, 0);
     return PL_COROUTINE_FAILED;
 }
 

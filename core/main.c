@@ -16,7 +16,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#define WORKERS_MAX 64
+#define WORKERS_MAX 256 /* as in perilune.schema */
 
 enum exit_status { EXIT_OK = 0, EXIT_FAILED = 1, EXIT_USAGE = 2 };
 
@@ -258,7 +258,7 @@ static int parse_option(const char *name, const char *value, struct overrides *o
     if (strcmp(name, "--workers") == 0)
         return parse_workers(value, &out->workers) == PL_OK
                    ? 0
-                   : usage_error("--workers: a number within 0..64 is expected, not '%s'", value);
+                   : usage_error("--workers: a number within 0..256 is expected, not '%s'", value);
     bool is_listen = strcmp(name, "--listen") == 0;
     char **address = is_listen ? &out->listen_address : &out->admin_address;
     free(*address);
@@ -300,17 +300,20 @@ static bool is_loopback(const char *address)
            strcmp(address, "localhost") == 0;
 }
 
+/* Moves the addresses into the configuration. */
 static int apply_overrides(struct pl_config *config, struct overrides *overrides)
 {
     if (overrides->listen_address) {
         free(config->listen_address);
         config->listen_address = overrides->listen_address;
         config->listen_port = overrides->listen_port;
+        overrides->listen_address = NULL;
     }
     if (overrides->admin_address) {
         free(config->admin_address);
         config->admin_address = overrides->admin_address;
         config->admin_port = overrides->admin_port;
+        overrides->admin_address = NULL;
     }
     if (overrides->workers >= 0)
         config->workers = overrides->workers;
@@ -321,24 +324,31 @@ static int apply_overrides(struct pl_config *config, struct overrides *overrides
     return PL_OK;
 }
 
-static int command_run(int count, char **arguments)
+static int load_and_serve(struct overrides *overrides)
 {
-    struct overrides overrides;
     char *problems;
-    int status = parse_arguments(count, arguments, true, &overrides);
-    if (status != 0)
-        return status;
-    struct pl_config *config = pl_config_load(overrides.directory, &problems);
+    struct pl_config *config = pl_config_load(overrides->directory, &problems);
     if (!config) {
         fprintf(stderr, "%s\n", problems);
         free(problems);
         return EXIT_FAILED;
     }
-    if (apply_overrides(config, &overrides) != PL_OK) {
+    if (apply_overrides(config, overrides) != PL_OK) {
         pl_config_free(config);
         return EXIT_USAGE;
     }
     return serve(config);
+}
+
+static int command_run(int count, char **arguments)
+{
+    struct overrides overrides;
+    int status = parse_arguments(count, arguments, true, &overrides);
+    if (status == 0)
+        status = load_and_serve(&overrides);
+    free(overrides.listen_address);
+    free(overrides.admin_address);
+    return status;
 }
 
 static int command_check(int count, char **arguments)
@@ -375,6 +385,8 @@ static int command_sim(int count, char **arguments)
 
 int main(int argc, char **argv)
 {
+    /* libevent then clears by hand what it would calloc, see pl_xcalloc */
+    event_set_mem_functions(malloc, realloc, free);
     const char *command = argc > 1 ? argv[1] : "help";
     if (strcmp(command, "run") == 0)
         return command_run(argc - 2, argv + 2);

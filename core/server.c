@@ -90,7 +90,8 @@ SLIST_HEAD(connection_queue, connection);
 struct pl_server {
     struct event_base *base;
     struct evhttp *http;
-    struct evconnlistener *listener;
+    struct evhttp_bound_socket *bound;
+    struct evconnlistener *listener; /* NULL once draining */
     SSL_CTX *tls;
     struct pl_server_limits limits;
     struct pl_server_ops ops;
@@ -337,10 +338,8 @@ static void on_refusal_sent(struct bufferevent *bev, void *arg)
         return;
     self->state = CONNECTION_LINGERING;
     self->since_ms = pl_now_ms();
-    if (self->server->tls) {
-        connection_doom(self);
-        return;
-    }
+    if (self->server->tls)
+        (void)SSL_shutdown(bufferevent_openssl_get_ssl(bev)); /* close_notify; reading goes on */
     shutdown(bufferevent_getfd(bev), SHUT_WR);
     bufferevent_setcb(bev, on_linger_read, NULL, on_refused_event, self);
     bufferevent_enable(bev, EV_READ);
@@ -612,7 +611,7 @@ static void on_accept_again(evutil_socket_t fd, short what, void *arg)
     (void)fd;
     (void)what;
     struct pl_server *server = arg;
-    if (server->listener && !server->draining)
+    if (server->listener)
         evconnlistener_enable(server->listener);
 }
 
@@ -733,10 +732,10 @@ static void start_http(struct pl_server *self, int fd)
     evhttp_set_allowed_methods(self->http, EVHTTP_REQ_GET | EVHTTP_REQ_HEAD | EVHTTP_REQ_POST |
                                                EVHTTP_REQ_PUT | EVHTTP_REQ_PATCH |
                                                EVHTTP_REQ_DELETE | EVHTTP_REQ_OPTIONS);
-    struct evhttp_bound_socket *bound = evhttp_accept_socket_with_handle(self->http, fd);
-    if (!bound)
+    self->bound = evhttp_accept_socket_with_handle(self->http, fd);
+    if (!self->bound)
         abort();
-    self->listener = evhttp_bound_socket_get_listener(bound);
+    self->listener = evhttp_bound_socket_get_listener(self->bound);
     evconnlistener_set_error_cb(self->listener, on_accept_error);
 }
 
@@ -768,7 +767,9 @@ void pl_server_drain(struct pl_server *self)
     if (self->draining)
         return;
     self->draining = true;
-    evconnlistener_disable(self->listener);
+    /* not only disabled: who connects now is refused at once, and can go elsewhere */
+    evhttp_del_accept_socket(self->http, self->bound);
+    self->listener = NULL;
     struct connection *connection, *next;
     for (connection = TAILQ_FIRST(&self->connections); connection; connection = next) {
         next = TAILQ_NEXT(connection, link);
@@ -899,7 +900,8 @@ static void write_head(struct pl_exchange *self, int status, const struct pl_hea
     pl_reply_write_head(bufferevent_get_output(connection->bev), &reply);
 }
 
-/* Sends what waits, then ends the connection. */
+/* Sends what waits, then ends the connection. The request must be marked as done by then: evhttp lets
+ * go of one that is not when the client leaves meanwhile, and it would belong to nobody. */
 static void close_when_sent(struct connection *self)
 {
     self->state = CONNECTION_CLOSING;
@@ -916,6 +918,7 @@ static void finish(struct pl_exchange *self)
     bool close_after = self->close_after;
     exchange_release(self, connection->server);
     if (close_after) {
+        req->userdone = 1;
         close_when_sent(connection);
         return;
     }
@@ -1019,6 +1022,7 @@ void pl_exchange_abort(struct pl_exchange *self, bool at_once)
 {
     struct connection *connection = self->connection;
     connection->reset_on_close = at_once || self->eof_framed || !self->started;
+    self->request->userdone = 1;
     exchange_release(self, connection->server);
     if (at_once)
         connection_doom(connection);

@@ -47,11 +47,17 @@ void pl_tls_error(const SSL *ssl, char *out, size_t out_size)
     ERR_clear_error();
 }
 
-/** "<what> <file>: <OpenSSL's reason>". */
+/** "<what> <file>: <reason>". What the system said comes first in the queue, and says more. */
 static void explain_file(const char *what, const char *file, char *error, size_t error_size)
 {
     char reason[128];
-    pl_tls_error(NULL, reason, sizeof(reason));
+    unsigned long first = ERR_peek_error();
+    if (ERR_SYSTEM_ERROR(first)) {
+        snprintf(reason, sizeof(reason), "%s", strerror(ERR_GET_REASON(first)));
+        ERR_clear_error();
+    } else {
+        pl_tls_error(NULL, reason, sizeof(reason));
+    }
     snprintf(error, error_size, "%s %s: %s", what, file, reason);
 }
 

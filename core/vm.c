@@ -26,8 +26,10 @@ static void *allocate(void *ud, void *block, size_t old_bytes, size_t new_bytes)
         return NULL;
     }
     if (new_bytes > old_bytes &&
-        self->memory_used_bytes + (new_bytes - old_bytes) > self->limits.memory_bytes)
+        self->memory_used_bytes + (new_bytes - old_bytes) > self->limits.memory_bytes) {
+        self->starved = true;
         return NULL;
+    }
     void *moved = realloc(block, new_bytes);
     if (moved)
         self->memory_used_bytes += new_bytes - old_bytes;
@@ -48,7 +50,6 @@ struct pl_vm *pl_vm_of(lua_State *L)
  */
 static void on_count(lua_State *L, lua_Debug *record)
 {
-    (void)record;
     struct pl_vm *self = pl_vm_of(L);
     uint64_t cpu_us = pl_thread_cpu_us();
     if (self->burst_start_us == 0) {
@@ -57,15 +58,34 @@ static void on_count(lua_State *L, lua_Debug *record)
     }
     if (cpu_us - self->burst_start_us < self->limits.burst_us)
         return;
+    if (!self->overrun && lua_getinfo(L, "Sl", record) != 0)
+        snprintf(self->overrun_at, sizeof(self->overrun_at), "%s:%d", record->short_src,
+                 record->currentline);
     self->overrun = true;
     lua_sethook(L, on_count, LUA_MASKCOUNT, 1);
-    if (L == self->state)
-        luaL_error(L, "the CPU budget of %d ms is used up", (int)(self->limits.burst_us / 1000));
+    if (L == self->state) {
+        lua_pushfstring(L, "%s: the CPU budget of %d ms is used up", self->overrun_at,
+                        (int)(self->limits.burst_us / 1000));
+        lua_error(L);
+    }
     lua_yield(L, 0);
+}
+
+void pl_vm_recover(struct pl_vm *self)
+{
+    if (!self->starved)
+        return;
+    size_t memory_bytes = self->limits.memory_bytes;
+    self->limits.memory_bytes =
+        SIZE_MAX; /* collecting may need some itself, and is not protected */
+    lua_gc(self->state, LUA_GCCOLLECT, 0);
+    self->limits.memory_bytes = memory_bytes;
+    self->starved = false;
 }
 
 void pl_vm_begin_burst(struct pl_vm *self)
 {
+    pl_vm_recover(self);
     self->burst_start_us = 0;
     if (self->overrun) {
         self->overrun = false;
@@ -160,12 +180,16 @@ static int open_libraries(lua_State *L)
     }
     lua_pushcfunction(L, lua_require);
     lua_setglobal(L, "require");
-    /* ("").x reaches the string library through this metatable: keep it from being changed */
+    /* ("").x reaches the string library through this metatable, from policies too: nobody may
+     * change it, and nobody makes bytecode with it */
     lua_pushliteral(L, "");
     lua_getmetatable(L, -1);
     lua_pushliteral(L, "locked");
     lua_setfield(L, -2, "__metatable");
-    lua_pop(L, 2);
+    lua_getfield(L, -1, "__index");
+    lua_pushnil(L);
+    lua_setfield(L, -2, "dump");
+    lua_pop(L, 3);
     return 0;
 }
 
@@ -184,14 +208,15 @@ static int open_state(lua_State *L)
 struct pl_vm *pl_vm_new(const struct pl_vm_limits *limits)
 {
     struct pl_vm *self = pl_xcalloc(1, sizeof(*self));
-    self->limits = *limits;
+    /* not capped yet: LuaJIT 2.1 crashes when memory ends within lua_newstate (lj_gc_freeall) */
+    self->limits.memory_bytes = SIZE_MAX;
     self->state = lua_newstate(allocate, self);
-    if (self->state && lua_cpcall(self->state, open_state, NULL) != 0) {
-        lua_close(self->state);
-        self->state = NULL;
-    }
-    if (!self->state) {
-        free(self);
+    if (!self->state)
+        abort();
+    self->limits = *limits;
+    if (self->memory_used_bytes > limits->memory_bytes ||
+        lua_cpcall(self->state, open_state, NULL) != 0) {
+        pl_vm_free(self);
         return NULL;
     }
     lua_sethook(self->state, on_count, LUA_MASKCOUNT, HOOK_INSTRUCTION_COUNT);

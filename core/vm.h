@@ -23,6 +23,8 @@ struct pl_vm {
     size_t memory_used_bytes;
     uint64_t burst_start_us; /* thread CPU at the first hook of this burst; 0: none yet */
     bool overrun;            /* the running burst was stopped by its budget */
+    char overrun_at[128];    /* "file:line" where that happened */
+    bool starved;            /* memory has run out since the last full collection */
     void *user;              /* the owner's; see pl_vm_of */
 };
 
@@ -36,8 +38,8 @@ struct pl_vm *pl_vm_of(lua_State *L);
 void pl_vm_preload(struct pl_vm *self, const char *name, lua_CFunction open);
 
 /**
- * Runs `fn(L, arg)` protected; what it leaves is dropped. 0, or PL_ERR_SYNTAX with the message (and
- * a traceback) in `error`.
+ * Runs `fn(L, arg)` protected; what it leaves is dropped. 0, or PL_ERR_SYNTAX with the message in
+ * `error`.
  */
 PL_NODISCARD int pl_vm_call(struct pl_vm *self, void (*fn)(lua_State *L, void *arg), void *arg,
                             char *error, size_t error_size);
@@ -52,7 +54,12 @@ void pl_vm_load_policy(lua_State *L, const char *source, size_t len, const char 
 /** `require` for library code, from C: leaves the module on the stack. Raises Lua errors. */
 void pl_vm_require(lua_State *L, const char *name);
 
-/** Starts a new burst: called before each entry. */
+/**
+ * Collects all garbage if memory has run out: LuaJIT does not try that itself before it fails, so
+ * what one policy left behind would fail the next ones.
+ */
+void pl_vm_recover(struct pl_vm *self);
+/** Starts a new burst, after pl_vm_recover: called before each entry. */
 void pl_vm_begin_burst(struct pl_vm *self);
 
 #endif

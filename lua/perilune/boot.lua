@@ -106,20 +106,34 @@ local function load_config(sources, helpers)
   return loaded
 end
 
-local function load_policies(names, sources)
+local function raise_missing(name, file, loaded, sources)
+  local position = 1
+  while loaded.routes[position].policy ~= name do position = position + 1 end
+  error(config.describe {
+    file = CONFIG_FILE, line = config.policy_line(sources[CONFIG_FILE], position),
+    key = ("routes[%d].policy"):format(position),
+    message = ("there is no file %s in the directory"):format(file),
+  }, 0)
+end
+
+--- Runs a policy's file. What it raises begins with the file's name, by itself or by us.
+local function load_policy(file, source)
+  local ok, policy = pcall(native.load_policy(source, file))
+  if ok and type(policy) == "function" then return policy end
+  if ok then
+    error(("%s: must return a function(req, route), got %s"):format(file, type(policy)), 0)
+  end
+  local problem = type(policy) == "string" and policy or "raises an error without a message"
+  if problem:sub(1, #file + 1) ~= file .. ":" then problem = file .. ": " .. problem end
+  error(problem, 0)
+end
+
+local function load_policies(loaded, sources)
   local policies = {}
-  for _, name in ipairs(names) do
+  for _, name in ipairs(config.policies(loaded)) do
     local file = name .. ".lua"
-    local source = sources[file]
-    if not source then
-      error(("%s: policy '%s': there is no file %s in the directory"):format(CONFIG_FILE, name,
-        file), 0)
-    end
-    local policy = native.load_policy(source, file)()
-    if type(policy) ~= "function" then
-      error(("%s: must return a function(req, route), got %s"):format(file, type(policy)), 0)
-    end
-    policies[name] = policy
+    if not sources[file] then raise_missing(name, file, loaded, sources) end
+    policies[name] = load_policy(file, sources[file])
   end
   return policies
 end
@@ -130,7 +144,7 @@ end
 -- @treturn table the normalised configuration; raises an error whose text has a problem per line
 function boot.check(sources, helpers)
   local loaded = load_config(sources, helpers)
-  load_policies(config.policies(loaded), sources)
+  load_policies(loaded, sources)
   return loaded
 end
 
@@ -147,7 +161,7 @@ function boot.gateway(sources, helpers)
   local loaded = load_config(sources, helpers)
   local handle, _, problem = gateway.new {
     config = loaded,
-    policies = load_policies(config.policies(loaded), sources),
+    policies = load_policies(loaded, sources),
     targets = native.targets(),
     now_wall_ms = native.now_wall_ms,
   }

@@ -17,7 +17,7 @@ local config = {}
 local at = schema.at
 local ROOT = {}
 local NONE = {}        -- what is read where an optional table is absent; never written
-local CHUNK = "gateway" -- the chunk's name while it runs, to find its lines in messages
+local CHUNK = "gateway.lua" -- the chunk's name while it runs, to find its lines in messages
 
 --- The entries of a map as { name, value }, in the order of their names.
 local function sorted_pairs(map)
@@ -658,6 +658,14 @@ function config.describe(problem)
   local place = problem.line and ("%s:%d"):format(problem.file, problem.line) or problem.file
   local key = problem.key ~= "" and problem.key .. ": " or ""
   return ("%s: %s%s"):format(place, key, problem.message)
+end
+
+--- The line on which a route names its policy; of a route without, the line it begins on.
+-- @tparam string source the text of gateway.lua, which must load
+-- @tparam number position of the route
+-- @treturn ?number nil when it cannot be told
+function config.policy_line(source, position)
+  return (line_of(config.locate(source), at(at(at(ROOT, "routes"), position), "policy")))
 end
 
 --- The names of the policies that routes use; each is a file NAME.lua beside gateway.lua.

@@ -3,16 +3,17 @@
 -- Usage: luajit spec/lint/layers.lua core
 -- A file that is in no layer is an error: add it to LAYERS, and to the table in core/README.md.
 
---- From the top. Tests, fuzz targets and main may include whatever they like.
+--- From the top. A part of something, "json_splice", is where "json" is. Tests and fuzz targets may
+-- include whatever they like.
 local LAYERS = {
   { name = "process", files = { "main", "worker", "config", "admin" } },
-  { name = "glue", files = { "request", "send", "relay", "bind", "bind_*" } },
+  { name = "glue", files = { "request", "send", "relay", "bind" } },
   -- The two halves do not know each other: the network half has no Lua, the script half no sockets.
   { name = "script", files = { "vm", "coroutine" }, beside = true },
   { name = "network", files = { "server", "reply", "listen", "attempt", "dial", "pool", "tls",
     "resolve", "target", "probe" } },
-  { name = "pure", files = { "json", "json_*", "sse", "headers", "http1", "guard", "guard_*",
-    "multipart", "health", "metrics", "bundle" } },
+  { name = "pure", files = { "json", "sse", "headers", "http1", "guard", "multipart",
+    "health", "metrics", "bundle" } },
   { name = "base", files = { "base", "log" } },
 }
 
@@ -50,17 +51,16 @@ local function matches_any(text, patterns)
   return false
 end
 
+local layer_index = {}
+for index, layer in ipairs(LAYERS) do
+  for _, stem in ipairs(layer.files) do
+    layer_index[stem] = index
+  end
+end
+
 --- Index into LAYERS of a file's stem, or nil.
 local function layer_of(stem)
-  for index, layer in ipairs(LAYERS) do
-    for _, name in ipairs(layer.files) do
-      local pattern = "^" .. name:gsub("%*", ".*") .. "$"
-      if stem:find(pattern) then
-        return index
-      end
-    end
-  end
-  return nil
+  return layer_index[stem] or layer_index[stem:match("^(.-)_")]
 end
 
 local function list_files(folder)

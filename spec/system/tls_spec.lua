@@ -1,5 +1,5 @@
---- TLS on both sides of the real gateway: upstreams that are verified or refused, and a listener that
--- serves HTTPS. Whatever is cut must never look whole.
+--- TLS on both sides of the real gateway: upstreams that are verified or refused, and a listener
+-- that serves HTTPS. Whatever is cut must never look whole.
 
 local cjson = require "cjson.safe"
 local ffi = require "ffi"
@@ -76,11 +76,17 @@ openssl req -x509 $new -keyout self.key -out self.pem -days 1 -subj "/CN=127.0.0
 openssl pkcs8 -topk8 -in other.key -out encrypted.key -passout pass:secret
 ]]
 
+local others_folder
+
 local function other_certificates()
+  if others_folder and support.read_file(others_folder .. "/other.pem") then
+    return others_folder
+  end
   local folder, files = support.make_folder(), support.certificates()
   local made = support.run({ "sh", "-c", OTHERS, folder, files.ca,
     (files.ca:gsub("ca.pem$", "ca.key")) })
   assert(made.status == 0, made.stderr)
+  others_folder = folder
   return folder
 end
 
@@ -90,7 +96,7 @@ local function server_with(certificate, key)
 end
 
 describe("a TLS upstream", function()
-  after_each(support.finish)
+  teardown(support.finish) -- once: what ends together ends faster
 
   it("is verified by the authorities of its own file, and kept", function()
     local up = answering_over_tls()
@@ -106,39 +112,45 @@ describe("a TLS upstream", function()
 
   it("is refused when its certificate is not good, and the next target serves", function()
     local folder, key = other_certificates(), support.certificates().key
-    local cases = {
-      { TRUSTED, server_with(folder .. "/other.pem", folder .. "/other.key"), "IP address mismatch" },
-      { 'tls = { ca = "ca.pem", server_name = "wrong.test" }', support.server_tls(),
-        "hostname mismatch" },
-      { TRUSTED, server_with(folder .. "/expired.pem", folder .. "/other.key"), "has expired" },
-      { TRUSTED, server_with(folder .. "/self.pem", folder .. "/self.key"), "self%-signed" },
-      { "", server_with(support.certificates().cert, key), "unable to get local issuer" },
-    }
-    local upstreams, names = {}, {}
-    for number, case in ipairs(cases) do
-      upstreams[number] = { answering_over_tls(nil, case[2]), case[1] }
-      names[number] = upstreams[number][1]
+    local function other(name, key_name)
+      return server_with(("%s/%s.pem"):format(folder, name), ("%s/%s.key"):format(folder, key_name))
     end
-    for number, case in ipairs(cases) do
-      local gw = start({ upstreams[number], { answering_plainly() } })
+    for _, case in ipairs({
+      { TRUSTED, other("other", "other") },
+      { 'tls = { ca = "ca.pem", server_name = "wrong.test" }', support.server_tls() },
+      { TRUSTED, other("expired", "other") },
+      { TRUSTED, other("self", "self") },
+      { "", server_with(support.certificates().cert, key) },
+    }) do
+      local up = answering_over_tls(nil, case[2])
+      local gw = start({ { up, case[1] }, { answering_plainly() } })
       local answer = gw:chat()
-      assert.equal("good", answer:json().from, case[3])
-      assert.truthy(answer.headers["x-perilune-trail"]:find("^p1;tls;"), case[3])
-      assert.equal(0, #names[number].requests)
+      assert.equal("good", answer:json().from)
+      assert.truthy(answer.headers["x-perilune-trail"]:find("^p1;tls;"))
+      assert.equal(0, #up.requests)
     end
   end)
 
   it("that is refused is a 502 that says why", function()
-    local gw = start({ { answering_over_tls(), "" } })
-    local answer = gw:chat()
-    assert.equal(502, answer.status)
-    assert.equal("tls", answer:json().error.code)
-    assert.truthy(answer:json().error.message:find("unable to get local issuer certificate", 1, true))
+    local folder = other_certificates()
+    local up = answering_over_tls(nil, server_with(folder .. "/self.pem", folder .. "/self.key"))
+    for _, case in ipairs({ { "", "self-signed certificate" },
+      { 'tls = { ca = "ca.pem", server_name = "wrong.test" }', "self-signed certificate" } }) do
+      local answer = start({ { up, case[1] } }):chat()
+      assert.equal(502, answer.status)
+      assert.equal("tls", answer:json().error.code)
+      assert.truthy(answer:json().error.message:find("certificate verify failed: " .. case[2], 1,
+        true), answer.body)
+    end
+    local answer = start({ { answering_over_tls(),
+      'tls = { ca = "ca.pem", server_name = "wrong.test" }' } }):chat()
+    assert.truthy(answer:json().error.message:find("hostname mismatch", 1, true), answer.body)
   end)
 
   it("is not verified where the operator says so", function()
     local folder = other_certificates()
-    local up = answering_over_tls(nil, server_with(folder .. "/expired.pem", folder .. "/other.key"))
+    local up = answering_over_tls(nil,
+      server_with(folder .. "/expired.pem", folder .. "/other.key"))
     local gw = start({ { up, "tls = { verify = false }" } })
     assert.equal("tls", gw:chat():json().from)
   end)
@@ -169,26 +181,25 @@ describe("a TLS upstream", function()
   end)
 
   it("that does not shake hands is left", function()
-    local acts = {
-      ["tls;"] = function(conn) conn:write("HTTP/1.1 400 Bad Request\r\n\r\n") end,
-      ["tls;%d"] = function(conn) conn:read_exactly(5) end, -- FIN, or RST for what was not read
-      ["tls;%d+"] = function(conn) conn:reset() end,
-      ["timeout_connect;"] = function(conn) conn:wait_closed(5) end,
-      ["timeout_connect;%d"] = function(conn) -- half of an answer
+    for _, case in ipairs({
+      { "tls", function(conn) conn:write("HTTP/1.1 400 Bad Request\r\n\r\n") end },
+      { "tls", function(conn) conn:read_exactly(5) end },
+      { "[tc][lo][sn]n?e?c?t?", function(conn) conn:reset() end }, -- may well come before the hello
+      { "timeout_connect", function(conn) conn:wait_closed(5) end },
+      { "timeout_connect", function(conn) -- half of an answer
         conn:read_exactly(5)
         conn:write("\22\3\3\0\122\2")
         conn:wait_closed(5)
-      end,
-    }
-    for expected, act in pairs(acts) do
-      local up = support.upstream(act)
+      end },
+    }) do
+      local up = support.upstream(case[2])
       local gw = start({
         { { url = "https://127.0.0.1:" .. up.port }, TRUSTED .. ', timeouts = { tls = "150ms" }' },
         { answering_plainly() },
       })
       local answer = gw:chat()
-      assert.equal("good", answer:json().from, expected)
-      assert.truthy(answer.headers["x-perilune-trail"]:find("^p1;" .. expected), expected)
+      assert.equal("good", answer:json().from, case[1])
+      assert.truthy(answer.headers["x-perilune-trail"]:find("^p1;" .. case[1] .. ";%d"), case[1])
     end
   end)
 
@@ -357,18 +368,17 @@ describe("a TLS listener", function()
     return start({ { up } }, { listen = LISTEN, files = listener_files() })
   end
 
-  after_each(support.finish)
+  teardown(support.finish) -- once: what ends together ends faster
 
-  local function curl(gw, ...)
+  local function curl(...)
     return support.run({ "curl", "-sS", "--cacert", support.certificates().ca, "--max-time", "10",
-      ..., })
+      ... })
   end
 
   it("serves curl and other clients", function()
     local up = answering_plainly()
     local gw = start_listener(up)
-    local result = support.run({ "curl", "-sS", "--cacert", support.certificates().ca, "-d",
-      '{"model":"m"}', gw.url .. CHAT, gw.url .. CHAT })
+    local result = curl("-d", '{"model":"m"}', gw.url .. CHAT, gw.url .. CHAT)
     assert.equal(0, result.status, result.stderr)
     assert.equal('{"from":"good"}{"from":"good"}', result.stdout)
     local connection = support.connect(gw, { tls = {} })
@@ -376,8 +386,7 @@ describe("a TLS listener", function()
       local answer = connection:request({ path = CHAT, json = { model = "m" } })
       assert.equal("good", answer:json().from)
     end
-    assert.equal("listed", support.request({ to = gw, tls = {}, path = "/v1/models" }):json().object
-      == "list" and "listed")
+    assert.equal("list", gw:request({ path = "/v1/models", tls = {} }):json().object)
     assert.equal(5, #up.requests)
   end)
 
@@ -385,8 +394,8 @@ describe("a TLS listener", function()
     local gw = start_listener(answering_plainly())
     for _, case in ipairs({ { "--tlsv1.2", "1.2", 0 }, { "--tlsv1.3", "1.3", 0 },
       { "--tlsv1.1", "1.1", 35 } }) do
-      local result = support.run({ "curl", "-sS", "--cacert", support.certificates().ca, case[1],
-        "--tls-max", case[2], "--ciphers", "DEFAULT@SECLEVEL=0", gw.url .. "/v1/models" })
+      local result = curl(case[1], "--tls-max", case[2], "--ciphers", "DEFAULT@SECLEVEL=0",
+        gw.url .. "/v1/models")
       assert.equal(case[3], result.status, case[2] .. result.stderr)
     end
   end)
@@ -406,7 +415,7 @@ describe("a TLS listener", function()
     assert.is_true(answer.body == back)
   end)
 
-  it("streams event by event, and holds the upstream back for a client that does not read", function()
+  it("streams event by event, and holds back for a client that does not read", function()
     local sent_bytes, go_on, is_closed = 0, false, false
     local piece = ("data: %s\n\n"):format(("y"):rep(64000))
     local up = support.upstream(function(conn)
@@ -445,8 +454,7 @@ describe("a TLS listener", function()
     for _, version in ipairs({ "--http1.0", "--http1.1" }) do
       for _, kind in ipairs({ "text/event-stream", "audio/mpeg" }) do
         content_type = kind
-        local result = support.run({ "curl", "-sS", "--cacert", support.certificates().ca, version,
-          "-d", '{"model":"m"}', gw.url .. CHAT })
+        local result = curl(version, "-d", '{"model":"m"}', gw.url .. CHAT)
         assert.truthy(result.status == 18 or result.status == 56,
           ("%s %s: %d %s"):format(version, kind, result.status, result.stderr))
       end
@@ -455,16 +463,14 @@ describe("a TLS listener", function()
 
   it("tells a client that is still sending why it is refused", function()
     local gw = start_listener(answering_plainly())
-    for _ = 1, 3 do
-      local connection = support.connect(gw, { tls = {} })
-      connection:write("POST /v1/files HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n")
-      local chunk = ("%x\r\n%s\r\n"):format(1024 * 1024, ("x"):rep(1024 * 1024))
-      local sent = 0
-      while sent < 60 and connection:write(chunk) do sent = sent + 1 end
-      local answer = connection:read_response()
-      assert.equal(413, answer.status)
-      assert.equal("request_too_large", cjson.decode(answer.body).error.code)
-    end
+    local connection = support.connect(gw, { tls = {} })
+    connection:write("POST /v1/files HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n")
+    local chunk = ("%x\r\n%s\r\n"):format(1024 * 1024, ("x"):rep(1024 * 1024))
+    for _ = 1, 51 do assert(connection:write(chunk)) end
+    local answer = connection:read_response()
+    assert.equal(413, answer.status)
+    assert.equal("request_too_large", cjson.decode(answer.body).error.code)
+    for _ = 1, 3 do assert(connection:write(chunk)) end -- no reset, which could take it back
   end)
 
   it("outlives whatever is sent to it instead of a handshake", function()
@@ -530,8 +536,6 @@ describe("a TLS listener", function()
     local up = answering_over_tls(function(request) return 200, request.body end)
     local gw = start({ { up, TRUSTED } }, { listen = LISTEN, files = listener_files() })
     local body = ("x"):rep(1000000)
-    local result = curl(gw, "-H", "Content-Type: application/octet-stream", "-d", "@-")
-    assert.truthy(result.status ~= 0)
     local answer = gw:request({ path = "/v1/files", body = body, tls = {},
       headers = { ["Content-Type"] = "application/octet-stream" } })
     assert.is_true(answer.body == body)
