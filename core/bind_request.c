@@ -207,7 +207,7 @@ static int relay_result(lua_State *L)
 {
     struct pl_request *self = check(L, 1, REQUEST_CLASS);
     enum pl_failure failure = self->response.failure;
-    if (failure == PL_FAIL_NONE || self->response.status >= 400) {
+    if (failure == PL_FAIL_NONE) {
         lua_pushboolean(L, 1);
         return 1;
     }

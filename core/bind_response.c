@@ -146,10 +146,12 @@ static int collect_result(lua_State *L)
         lua_pushstring(L, failed);
         return 2;
     }
+    if (self->status >= 400) /* however much has come at once */
+        len = PL_MIN(len, (size_t)PL_HELD_MAX_BYTES);
     if (len == 0)
         lua_pushliteral(L, "");
     else
-        lua_pushlstring(L, (const char *)evbuffer_pullup(self->held, -1), len);
+        lua_pushlstring(L, (const char *)evbuffer_pullup(self->held, (ev_ssize_t)len), len);
     return 1;
 }
 

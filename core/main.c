@@ -193,6 +193,9 @@ static int run_until_done(struct process *self)
     if (joining) {
         event_base_dispatch(self->base);
         pthread_join(thread, NULL);
+    } else {
+        mail_all(self, PL_MAIL_STOP);
+        join_workers(&joiner);
     }
     event_free(sigint);
     event_free(sigterm);
@@ -217,8 +220,7 @@ static int serve(struct pl_config *config)
     process.base = event_base_new();
     if (process.base && start_admin(&process) == PL_OK && start_workers(&process) == PL_OK)
         status = run_until_done(&process);
-    else
-        free_workers(&process);
+    free_workers(&process);
     pl_admin_free(process.admin);
     if (process.base)
         event_base_free(process.base);

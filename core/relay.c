@@ -297,6 +297,8 @@ bool pl_request_relay(struct pl_request *self)
 {
     struct pl_response *response = &self->response;
     assert(response->live && !self->committed);
+    if (self->past_deadline && self->attempt) /* there is no timer left that would end it */
+        pl_request_expire_answer(self);
     bool is_broken_error = response->status >= 400 && response->failure != PL_FAIL_NONE;
     self->committed = true;
     self->status = response->status;

@@ -490,6 +490,8 @@ int pl_request_send(struct pl_request *self, const struct pl_target *target)
 bool pl_request_collect(struct pl_request *self)
 {
     struct pl_response *response = &self->response;
+    if (self->past_deadline && self->attempt) /* there is no timer left that would end it */
+        pl_request_expire_answer(self);
     if (!self->attempt)
         return true;
     if (response->held && evbuffer_get_length(response->held) > PL_COLLECT_MAX_BYTES)

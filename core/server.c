@@ -36,6 +36,7 @@
 #include <sys/socket.h>
 
 #define LINGER_MS           2000
+#define DRAIN_IDLE_MS       1000 /* for the request of a client that came just before the drain */
 #define ACCEPT_PAUSE_MS     50
 #define FLUSH_AT_ONCE_BYTES 16384
 #define READ_AHEAD_BYTES    65536 /* input kept while an answer is being made */
@@ -66,8 +67,7 @@ struct connection {
     bool flush_due;
     struct timeval write_turn; /* the loop turn of the last write ... */
     uint32_t writes_in_turn;   /* ... and how many there were in it */
-    bufferevent_data_cb evhttp_write_cb;
-    bufferevent_event_cb evhttp_event_cb;
+    struct evhttp_request *answered; /* its answer is whole, but not all of it is sent */
     TAILQ_ENTRY(connection) link;
     SLIST_ENTRY(connection) queue_link; /* newcomers, to_flush or doomed: one at a time */
     bool queued;
@@ -102,7 +102,7 @@ struct pl_server {
     struct connection_queue newcomers, to_flush, doomed;
     struct event *queue_event; /* works the three queues off */
     struct event *sweep_timer;
-    struct event *accept_timer; /* re-enables accept after EMFILE */
+    struct event *accept_timer; /* re-enables accept after EMFILE; ends it when draining */
     bool draining;
     struct pl_exchange *free_exchanges;
     struct pl_server *next_on_thread;
@@ -243,8 +243,9 @@ static int exchange_fill(struct pl_exchange *self)
 /*
  * Watches for the client's leaving while the answer is being made: evhttp's event callback stays,
  * its read callback goes (a pipelined request would make it exit), reading goes on up to a mark.
- * Its write callback goes too until the answer is whole: evhttp leaves the completion function of
- * the last answer in place, and would end this one with it as soon as the first bytes are out.
+ * Its write callback goes too: evhttp leaves the completion function of what it wrote last in place
+ * (of a 100 Continue, for one), and would run it as soon as the first bytes are out; over TLS even
+ * before, as libevent delays write callbacks there. It learns of the end in hand_back.
  */
 static void watch_client(struct connection *self)
 {
@@ -252,12 +253,11 @@ static void watch_client(struct connection *self)
     bufferevent_event_cb event_cb;
     void *arg;
     bufferevent_getcb(self->bev, &read_cb, &write_cb, &event_cb, &arg);
-    self->evhttp_write_cb = write_cb;
-    self->evhttp_event_cb = event_cb;
     bufferevent_setcb(self->bev, NULL, NULL, event_cb, arg);
     bufferevent_setwatermark(self->bev, EV_READ, 0, READ_AHEAD_BYTES);
     bufferevent_enable(self->bev, EV_READ);
-    bufferevent_disable(self->bev, EV_WRITE);
+    if (evbuffer_get_length(bufferevent_get_output(self->bev)) == 0) /* no 100 Continue */
+        bufferevent_disable(self->bev, EV_WRITE);
 }
 
 /* evhttp has sent the last byte of an answer and is about to wait for the next request. */
@@ -334,7 +334,8 @@ static void on_linger_read(struct bufferevent *bev, void *arg)
 static void on_refusal_sent(struct bufferevent *bev, void *arg)
 {
     struct connection *self = arg;
-    if (self->state != CONNECTION_REFUSED)
+    bool waits = evbuffer_get_length(bufferevent_get_output(bev)) > 0; /* over TLS: a late call */
+    if (self->state != CONNECTION_REFUSED || waits)
         return;
     self->state = CONNECTION_LINGERING;
     self->since_ms = pl_now_ms();
@@ -363,7 +364,8 @@ static const char *refusal_code(int status)
     }
 }
 
-/* Answers a message that is not to be served, and ends the connection. */
+/* Answers a message that is not to be served, and ends the connection. Nothing is read until the
+ * answer is out: a client that does not take it could fill our memory. */
 static void refuse(struct connection *self, int status, const char *reason)
 {
     char body[512];
@@ -394,6 +396,7 @@ static void refuse(struct connection *self, int status, const char *reason)
     struct evbuffer *output = bufferevent_get_output(self->bev);
     pl_reply_write_head(output, &reply);
     evbuffer_add(output, body, (size_t)len);
+    bufferevent_disable(self->bev, EV_READ);
     bufferevent_enable(self->bev, EV_WRITE);
     pl_headers_deinit(&headers);
 }
@@ -462,6 +465,10 @@ static void on_output(struct evbuffer *output, const struct evbuffer_cb_info *in
         connection_doom(self);
         return;
     }
+    if (self->answered && left == 0) { /* we are inside the buffer: from a fresh call */
+        enqueue(self, &self->server->to_flush);
+        return;
+    }
     struct pl_exchange *exchange = self->exchange;
     uint32_t high = self->server->limits.unsent_high_bytes;
     if (exchange && exchange->ops && exchange->ops->on_writable && left <= high / 2 &&
@@ -483,6 +490,18 @@ static void try_flush(struct connection *self)
     }
     if (evbuffer_get_length(output) > 0)
         bufferevent_enable(self->bev, EV_WRITE);
+}
+
+/* The last byte is out: evhttp goes on to the next request. */
+static void hand_back(struct connection *self)
+{
+    struct evhttp_request *req = self->answered;
+    if (!req || evbuffer_get_length(bufferevent_get_output(self->bev)) > 0)
+        return;
+    self->answered = NULL;
+    /* evhttp would write its own last chunk if the flag of a chunked request were left on */
+    req->chunked = 0;
+    evhttp_send_reply_end(req);
 }
 
 /* What is written in one turn of the loop goes out in one system call, at the end of the turn. */
@@ -554,9 +573,8 @@ static void connection_adopt(struct connection *self)
     if (!self->evcon)
         bufferevent_getcb(self->bev, NULL, NULL, NULL, (void **)&self->evcon);
     evhttp_connection_set_closecb(self->evcon, on_evcon_close, self);
-    if (server->connection_count > server->limits.connections || server->draining) {
+    if (server->connection_count > server->limits.connections)
         connection_doom(self);
-    }
 }
 
 static void on_queue(evutil_socket_t fd, short what, void *arg)
@@ -570,6 +588,7 @@ static void on_queue(evutil_socket_t fd, short what, void *arg)
     while ((self = queue_pop(&server->to_flush))) {
         if (self->flush_due)
             try_flush(self);
+        hand_back(self);
     }
     while ((self = queue_pop(&server->doomed))) {
         if (self->reset_on_close)
@@ -606,12 +625,30 @@ static struct bufferevent *on_bev(struct event_base *base, void *arg)
     return bev;
 }
 
-static void on_accept_again(evutil_socket_t fd, short what, void *arg)
+/* Who connects from now on is refused at once, and can go elsewhere. */
+static void end_accepting(struct pl_server *self)
+{
+    struct connection *connection, *next;
+    evhttp_del_accept_socket(self->http, self->bound);
+    self->listener = NULL;
+    for (connection = TAILQ_FIRST(&self->connections); connection; connection = next) {
+        next = TAILQ_NEXT(connection, link);
+        if (connection->state == CONNECTION_READING && connection->guard.phase == PL_GUARD_IDLE &&
+            connection->evcon)
+            connection_doom(connection);
+    }
+}
+
+static void on_accept_timer(evutil_socket_t fd, short what, void *arg)
 {
     (void)fd;
     (void)what;
     struct pl_server *server = arg;
-    if (server->listener)
+    if (!server->listener)
+        return;
+    if (server->draining)
+        end_accepting(server);
+    else
         evconnlistener_enable(server->listener);
 }
 
@@ -641,7 +678,8 @@ static void sweep_reading(struct connection *self, uint64_t now_ms)
     const struct pl_server_limits *limits = &self->server->limits;
     switch (self->guard.phase) {
     case PL_GUARD_IDLE:
-        if (passed(now_ms, self->since_ms, limits->keepalive_idle_ms))
+        if (passed(now_ms, self->since_ms, limits->keepalive_idle_ms) ||
+            (self->server->draining && passed(now_ms, self->since_ms, DRAIN_IDLE_MS)))
             connection_doom(self);
         break;
     case PL_GUARD_IN_HEAD:
@@ -652,7 +690,9 @@ static void sweep_reading(struct connection *self, uint64_t now_ms)
         if (passed(now_ms, self->last_read_ms, limits->body_idle_ms))
             refuse(self, 408, "the request body stopped arriving");
         break;
-    case PL_GUARD_COMPLETE:
+    case PL_GUARD_COMPLETE: /* whole, and yet not given to us: evhttp sees it in another way */
+        if (passed(now_ms, self->last_read_ms, limits->body_idle_ms))
+            connection_doom(self);
         break;
     }
 }
@@ -751,7 +791,7 @@ struct pl_server *pl_server_new(struct event_base *base, int fd, SSL_CTX *tls,
     self->arg = arg;
     TAILQ_INIT(&self->connections);
     self->queue_event = event_new(base, -1, 0, on_queue, self);
-    self->accept_timer = event_new(base, -1, 0, on_accept_again, self);
+    self->accept_timer = event_new(base, -1, 0, on_accept_timer, self);
     self->sweep_timer = event_new(base, -1, EV_PERSIST, on_sweep, self);
     start_http(self, fd);
     uint32_t sweep_ms = sweep_interval_ms(limits);
@@ -767,16 +807,10 @@ void pl_server_drain(struct pl_server *self)
     if (self->draining)
         return;
     self->draining = true;
-    /* not only disabled: who connects now is refused at once, and can go elsewhere */
-    evhttp_del_accept_socket(self->http, self->bound);
-    self->listener = NULL;
-    struct connection *connection, *next;
-    for (connection = TAILQ_FIRST(&self->connections); connection; connection = next) {
-        next = TAILQ_NEXT(connection, link);
-        if (connection->state == CONNECTION_READING && connection->guard.phase == PL_GUARD_IDLE &&
-            connection->evcon)
-            connection_doom(connection);
-    }
+    /* one turn later: what the kernel holds by now, connections and requests, is still taken in */
+    struct timeval at_once = {0, 0};
+    evconnlistener_enable(self->listener);
+    event_add(self->accept_timer, &at_once);
 }
 
 size_t pl_server_connection_count(const struct pl_server *self)
@@ -900,8 +934,7 @@ static void write_head(struct pl_exchange *self, int status, const struct pl_hea
     pl_reply_write_head(bufferevent_get_output(connection->bev), &reply);
 }
 
-/* Sends what waits, then ends the connection. The request must be marked as done by then: evhttp lets
- * go of one that is not when the client leaves meanwhile, and it would belong to nobody. */
+/* Sends what waits, then ends the connection. */
 static void close_when_sent(struct connection *self)
 {
     self->state = CONNECTION_CLOSING;
@@ -910,25 +943,30 @@ static void close_when_sent(struct connection *self)
         connection_doom(self);
 }
 
-/* Lets go of the exchange and tells evhttp that the answer is whole. */
+/* Lets go of the exchange. The request is marked as done: when the client leaves, evhttp lets go of
+ * one that is not, and it would belong to nobody. */
+static struct evhttp_request *let_go(struct pl_exchange *self)
+{
+    struct evhttp_request *req = self->request;
+    req->userdone = 1;
+    exchange_release(self, self->connection->server);
+    return req;
+}
+
+/* Lets go of the exchange and, once all is sent, tells evhttp that the answer is whole. */
 static void finish(struct pl_exchange *self)
 {
     struct connection *connection = self->connection;
-    struct evhttp_request *req = self->request;
     bool close_after = self->close_after;
-    exchange_release(self, connection->server);
+    struct evhttp_request *req = let_go(self);
     if (close_after) {
-        req->userdone = 1;
         close_when_sent(connection);
         return;
     }
     connection->state = CONNECTION_FLUSHING;
     try_flush(connection);
-    bufferevent_setcb(connection->bev, NULL, connection->evhttp_write_cb,
-                      connection->evhttp_event_cb, connection->evcon);
-    /* evhttp would write its own last chunk if the flag of a chunked request were left on */
-    req->chunked = 0;
-    evhttp_send_reply_end(req);
+    connection->answered = req;
+    hand_back(connection);
 }
 
 void pl_exchange_reply(struct pl_exchange *self, int status, const struct pl_headers *headers,
@@ -1013,8 +1051,11 @@ bool pl_exchange_write(struct pl_exchange *self, const char *data, size_t len)
 
 void pl_exchange_end(struct pl_exchange *self)
 {
+    struct evbuffer *output = bufferevent_get_output(self->connection->bev);
+    if (evbuffer_get_length(output) == 0)
+        self->connection->last_drain_ms = pl_now_ms();
     if (self->chunked)
-        evbuffer_add(bufferevent_get_output(self->connection->bev), "0\r\n\r\n", 5);
+        evbuffer_add(output, "0\r\n\r\n", 5);
     finish(self);
 }
 
@@ -1022,8 +1063,7 @@ void pl_exchange_abort(struct pl_exchange *self, bool at_once)
 {
     struct connection *connection = self->connection;
     connection->reset_on_close = at_once || self->eof_framed || !self->started;
-    self->request->userdone = 1;
-    exchange_release(self, connection->server);
+    let_go(self);
     if (at_once)
         connection_doom(connection);
     else

@@ -46,7 +46,8 @@ struct pl_exchange_ops {
 struct pl_server *pl_server_new(struct event_base *base, int fd, SSL_CTX *tls,
                                 const struct pl_server_limits *limits,
                                 const struct pl_server_ops *ops, void *arg);
-/** Stops accepting, closes idle connections, and makes every answer the last on its connection. */
+/** Stops accepting, closes idle connections, and makes every answer the last on its connection. Who
+ *  has connected before is still served. */
 void pl_server_drain(struct pl_server *self);
 /** Open connections and requests in work. */
 size_t pl_server_connection_count(const struct pl_server *self);

@@ -31,6 +31,7 @@ struct pl_worker {
     struct pl_runtime runtime;
     struct pl_server *server;
     int listen_fd, mail_fd;
+    bool started;
     _Atomic unsigned mail;
     struct event *mail_event, *drain_timer;
     uint64_t drain_until_ms;
@@ -149,8 +150,10 @@ void pl_worker_free(struct pl_worker *self)
 {
     if (!self)
         return;
-    free_script(self);
-    close(self->listen_fd);
+    if (!self->started) { /* else the thread has done so */
+        free_script(self);
+        close(self->listen_fd);
+    }
     free_loop(self);
 }
 
@@ -177,6 +180,7 @@ static void *run(void *arg)
 
 void pl_worker_start(struct pl_worker *self)
 {
+    self->started = true;
     int rc = pthread_create(&self->thread, NULL, run, self);
     if (rc != 0) {
         pl_log(PL_LOG_ERROR, "worker: pthread_create: %s", strerror(rc));
@@ -229,5 +233,4 @@ static void on_drain_poll(evutil_socket_t fd, short what, void *arg)
 void pl_worker_join(struct pl_worker *self)
 {
     pthread_join(self->thread, NULL);
-    free_loop(self);
 }

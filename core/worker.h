@@ -26,9 +26,9 @@ void pl_worker_start(struct pl_worker *self);
 void pl_worker_mail(struct pl_worker *self, enum pl_mail mail);
 /** What the simulator says of itself; "" for the gateway. */
 const char *pl_worker_banner(const struct pl_worker *self);
-/** Waits for the thread's end and frees. */
+/** Waits for the thread's end. Any thread; mail may still be sent meanwhile. */
 void pl_worker_join(struct pl_worker *self);
-/** Frees one that was never started; NULL is let pass. */
+/** Frees one that was joined or never started; NULL is let pass. */
 void pl_worker_free(struct pl_worker *self);
 
 #endif

@@ -6,6 +6,7 @@
 --
 --   durations   a string with a unit: "100ms", "12.5ms", "10s", "2m", "1h"; no bare numbers.
 --   sizes       a string with a unit ("512B", "64KiB", "50MiB", "1GiB") or a whole number of bytes.
+--   shares      a number from 0 to 1; options named percent take 0 to 100, fractions are fine.
 --   files       paths are relative to the directory of this file.
 --
 -- This file is Lua: locals, functions and expressions are fine, but there are no libraries, only
@@ -103,12 +104,75 @@ return {
         --idle = "60s",                      -- 0ms to 24h; silence within the answer
         --try = "0ms",                       -- 0ms to 24h; the whole try
       --},
+
+      -- When the provider, or one of its targets, is left out (ejected). The rules count for each
+      -- of them on its own, and for all workers together; a count of 0 switches its rule off.
+      -- health = false switches all of them off.
+      --health = {
+        -- So many failures in a row, without a good answer between them:
+        --consecutive_5xx = 5,               -- 0 to 10000; 5xx answers, broken answers, time limits
+        --consecutive_gateway = 0,           -- 0 to 10000; 502, 503 and 504 among them, so it must
+                                             -- not be more than consecutive_5xx
+        --consecutive_connection = 5,        -- 0 to 10000; no connection, or lost before an answer
+        --split_connection = false,          -- true or false; true: these do not count as 5xx, too
+
+        -- So many among all requests of the last window, 0: off.
+        --failure_percent = 0,               -- 0 to 100
+        --failure_min_requests = 20,         -- 1 to 1000000; with fewer in the window it waits
+        --window = "30s",                    -- 100ms to 1h; sliding
+
+        -- A moving average of success, 1 at the start, of which each request is 30 %. 0: off.
+        --success_ewma_below = 0,            -- 0 to 1; less ejects
+
+        -- An answer of these statuses that says when to come back (Retry-After or one of its
+        -- relatives) ejects until then. retry_after = false: it does not.
+        --retry_after = {
+          --statuses = { 429 },              -- 300 to 599, at most 64
+          --cap = "1h",                      -- 1ms to 24h; never longer than this
+        --},
+
+        -- Statuses that say our key is refused, 400 to 499. They eject the whole provider. Only
+        -- with key: a client's own credential says nothing about the provider. Default: none.
+        --auth = { 401, 402, 403 },
+
+        -- A judgement of your own: what gives true ejects at once. It sees what send gives to
+        -- policies (res), and nothing else: env, secret and file are for this file's own run.
+        --unhealthy = function(res)
+          --return res.status == 200 and res.headers["x-degraded"] == "true"
+        --end,
+
+        -- How long: base times the number of ejections so far, at most max, and more at random.
+        --base_ejection = "30s",             -- 1ms to 24h; not more than max_ejection
+        --max_ejection = "300s",             -- 1ms to 24h
+        --jitter = 0.1,                      -- 0 to 1; at most this share is added
+        --decay = "30s",                     -- 0ms to 24h; each so long in health takes one off
+                                             -- the number of ejections; 0ms: never
+
+        -- After that, one request at a time finds out whether it is well again.
+        --probe_timeout = "30s",             -- 1ms to 1h; without a result by then, the next may
+        --slow_start = "0s",                 -- 0ms to 1h; its share of the requests grows so long
+
+        -- Ask it from time to time, too; without this table nobody does.
+        --active = {
+          --path = "/v1/models",             -- on the provider's host; not below the url's path
+          --method = "GET",                  -- GET, HEAD, OPTIONS, POST
+          --statuses = { 200 },              -- 200 to 599, at most 64; these are well
+          --headers = { ["x-check"] = "1" }, -- at most 64
+          --interval = "10s",                -- 10ms to 1h
+          --timeout = "3s",                  -- 1ms to 10m; not more than interval
+          --jitter = 0.1,                    -- 0 to 1; so much of interval is left to chance
+          --unhealthy_after = 3,             -- 1 to 100; so many bad ones in a row eject
+          --healthy_after = 2,               -- 1 to 100; so many good ones in a row bring it back
+          --readmits = true,                 -- true or false; also from what the rules above did
+        --},
+      --},
     --},
 
     -- Clients bring their own credential, which is handed on as it is. Not together with key.
     --shared = {
       --url = "https://api.example.org/v1",
       --auth = "passthrough",                -- passthrough
+      --health = false,
     --},
   },
 
@@ -194,11 +258,33 @@ return {
             --idle = "30s",                  -- 0ms to 24h
             --try = "2m",                    -- 0ms to 24h
           --},
+          -- How many requests it gets at once, in all workers together. 0: no limit.
+          --limits = {
+            --concurrent = 0,                -- 0 to 1000000
+            --queue = 0,                     -- 0 to 1000000; so many wait when no target is free;
+                                             -- needs concurrent
+            --queue_timeout = "1s",          -- 1ms to 1h; how long they wait
+          --},
         --},
       --},
 
       -- The file NAME.lua beside this one that decides. The default needs no mention.
       --policy = "fallback",
+
+      -- How a target is chosen among those of one priority:
+      --   weighted         at random, by weight
+      --   smooth_weighted  in turn, by weight
+      --   round_robin      in turn
+      --   least_busy       with the fewest open requests
+      --   least_latency    with the shortest time to the first token
+      --   p2c              the better one of two at random: sound, fast, not busy
+      -- and { by = "hash" }, always the same one for the same client: see below.
+      --balance = "weighted",
+
+      -- How many of the route's targets may be out at once; beyond that, none is left out any more.
+      --max_ejection_percent = 100,          -- 0 to 100
+      -- When all are out: use them nevertheless, highest priority first, or answer 503.
+      --panic = "use",                       -- use, fail
 
       --retry = {
         --attempts = 3,                      -- 1 to 64; tries in all, the first one included
@@ -215,12 +301,57 @@ return {
           --max = "10s",                     -- 0ms to 1h
           --floor = "25ms",                  -- 0ms to 1h; never less; not more than max
         --},
+        -- How many of the open requests may be retries, so that they do not become the load.
+        -- Without this table: any number. Not both 0.
+        --budget = {
+          --percent = 20,                    -- 0 to 100; of the requests that are open
+          --min = 3,                         -- 0 to 10000; but always so many
+        --},
       --},
 
       --deadline = "10m",                    -- 1ms to 24h; for the whole request
 
+      -- Changes to the headers of targets' answers, at most 64 each. They are made before an answer
+      -- is judged: a Retry-After that is set here counts.
+      --response = {
+        --headers = {
+          --set = { ["cache-control"] = "no-store" },
+          --add = { ["x-served-by"] = "perilune" },
+          --remove = { "server" },
+        --},
+      --},
+
       -- Names to list in GET /v1/models beside those that match.model names in full.
       --models = { "llama-3.3-70b" },
+    --},
+
+    -- The same target for the same client, which finds its prompts in the cache there. Exactly one
+    -- of header, field and client_key says who is the same; a request without it goes to any.
+    --{
+      --match = { model = "by-header" },
+      --targets = { { provider = "primary" }, { provider = "hosted" } },
+      --balance = {
+        --by = "hash",                       -- hash
+        --header = "x-user",                 -- a header of the request
+        --load = 1.25,                       -- 1 to 100; a target with more than so many times the
+                                             -- average of open requests passes them to the next
+      --},
+    --},
+    --{
+      --match = { model = "by-field" },
+      --targets = { { provider = "primary" }, { provider = "hosted" } },
+      --balance = {
+        --by = "hash",
+        --field = "user",                    -- a top-level field of the request's JSON body
+      --},
+    --},
+    --{
+      --match = { model = "by-key" },
+      --targets = { { provider = "primary" }, { provider = "hosted" } },
+      --balance = {
+        --by = "hash",
+        --client_key = true,                 -- true or false; Authorization or x-api-key
+      --},
     --},
 
     -- The rest of these families; what no route takes is answered 404.

@@ -62,14 +62,15 @@ local function complete_fields(options, body)
       fields[#fields + 1] = { name, value }
     end
   end
-  default("Host", "gateway.test")
+  default("Host", options.host or "gateway.test")
   default("Content-Type", options.json and "application/json")
   default("Content-Length", body and tostring(#body))
   return fields
 end
 
 --- Bytes of a request.
--- @tparam table options method, path, headers, json (table) or body (text)
+-- @tparam table options method, path, headers, json (table) or body (text), host (when there is no
+--   header Host)
 function client.build(options)
   local body = options.json and assert(cjson.encode(options.json)) or options.body
   local method = options.method or (body and "POST" or "GET")

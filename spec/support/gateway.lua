@@ -49,9 +49,10 @@ function Gateway:chat(options)
   return client.chat(options)
 end
 
---- One request to the admin listener.
+--- One request to the admin listener, which serves its own names only.
 function Gateway:admin(options)
   options.to = self.admin_port
+  options.host = options.host or "127.0.0.1:" .. self.admin_port
   return client.request(options)
 end
 

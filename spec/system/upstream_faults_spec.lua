@@ -784,7 +784,7 @@ describe("thousands of requests with random faults", function()
 
   local SOME = '{ provider = "bad" }, { provider = "good", priority = 1 }'
   setup(function()
-    start_all({ { "soak", SOME, "attempts = 3," } })
+    start_all({ { "soak", SOME, "attempts = 2," } })
   end)
   teardown(finish_all)
 

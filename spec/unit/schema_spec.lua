@@ -192,8 +192,16 @@ describe("schema.check", function()
     assert.are.equal(': must be true or false, got "yes"', refusal({ kind = "boolean" }, "yes"))
     local choice = { kind = "choice", choices = { "info", "warn" } }
     assert.are.equal("warn", (check(choice, "warn")))
-    assert.are.equal(': must be "info", "warn", got "wran"', refusal(choice, "wran"))
+    assert.are.equal(': must be "info", "warn", got "wran": did you mean "warn"?',
+      refusal(choice, "wran"))
     assert.are.equal(': must be "info", "warn", got 1', refusal(choice, 1))
+    assert.are.equal(': must be "info", "warn", got "silent"', refusal(choice, "silent"))
+  end)
+
+  it("gives the advice that a choice has for a word", function()
+    local choice = { kind = "choice", choices = { "a", "b" }, advice = { c = "write d" } }
+    assert.are.equal(': must be "a", "b", got "c": write d', refusal(choice, "c"))
+    assert.are.equal(': must be "a", "b", got "zzz"', refusal(choice, "zzz"))
   end)
 
   it("checks texts, and repeats no secret", function()
@@ -268,14 +276,44 @@ describe("schema.check", function()
 
   it("tells one from many by the table", function()
     local either = {
-      kind = "either", one = { kind = "text", max = 5 },
-      many = { kind = "list", item = { kind = "text", max = 5 }, min = 1, max = 2 },
+      kind = "either", wanted = "a string or a list of strings", text = { kind = "text", max = 5 },
+      table = { kind = "list", item = { kind = "text", max = 5 }, min = 1, max = 2 },
     }
     assert.are.equal("a", (check(either, "a")))
     assert.are.same({ "a", "b" }, (check(either, { "a", "b" })))
     assert.are.equal(": must be a string or a list of strings, got 1", refusal(either, 1))
     assert.are.equal("[1]: must be a string, got 1", refusal(either, { 1 }))
     assert.are.equal(": must not be empty", refusal(either, {}))
+    assert.are.equal(": must be a string or a list of strings, got true", refusal(either, true))
+  end)
+
+  it("takes a table or false for a switch", function()
+    local on = { kind = "record", fields = { { "count", { kind = "integer", min = 0, max = 9,
+      default = 5 } } } }
+    local plain = { kind = "switch", on = on }
+    assert.is_false((check(plain, false)))
+    assert.are.same({ count = 5 }, (check(plain, {})))
+    assert.are.equal(": must be a table or false, got true", refusal(plain, true))
+    assert.are.equal(': must be a table or false, got "off"', refusal(plain, "off"))
+    assert.are.equal("count: must be a whole number from 0 to 9, got 10",
+      refusal(plain, { count = 10 }))
+    local off = { kind = "switch", on = on, off = { count = 0 } }
+    local result = check(off, false)
+    assert.are.same({ count = 0 }, result)
+    assert.are_not.equal(off.off, result)
+  end)
+
+  it("keeps functions as they are", function()
+    local type_of = { kind = "function", arguments = "res" }
+    assert.are.equal(print, (check(type_of, print)))
+    assert.are.equal(": must be a function(res), got true", refusal(type_of, true))
+    assert.are.equal(": must be a function(res), got a table", refusal(type_of, {}))
+    assert.are.equal("", schema.bounds(type_of))
+  end)
+
+  it("says what to write instead of an empty list", function()
+    local some = { kind = "list", item = { kind = "text" }, min = 1, max = 2, if_empty = "write x" }
+    assert.are.equal(": must not be empty: write x", refusal(some, {}))
   end)
 
   it("checks triggers", function()
@@ -330,6 +368,10 @@ describe("schema.each", function()
     assert.are.equal("number", seen["routes[1].targets[1].weight"])
     assert.are.equal("duration", seen["routes[1].retry.backoff.floor"])
     assert.are.equal("json", seen['routes[1].targets[1].body.set["*"]'])
+    assert.are.equal("function", seen['providers["*"].health.unhealthy'])
+    assert.are.equal("integer", seen['providers["*"].health.retry_after.statuses[1]'])
+    assert.are.equal("number", seen["routes[1].balance.load"])
+    assert.are.equal("text", seen["routes[1].match.model[1]"])
   end)
 end)
 

@@ -1,0 +1,40 @@
+--- From a checked configuration to the one that the C core and the library read: flat tables with
+-- units in their names, providers and targets as arrays that routes point into. Pure.
+
+local providers = require "perilune.config.normalise.provider"
+local routes = require "perilune.config.normalise.route"
+
+local normalise = {}
+
+local NONE = {} -- what is read where an optional table is absent; never written
+
+local function limits_of(limits)
+  return {
+    request_line_bytes = limits.request_line, head_bytes = limits.head,
+    header_count = limits.header_count, body_bytes = limits.body,
+    connections = limits.connections, head_ms = limits.head_timeout,
+    body_idle_ms = limits.body_idle, keepalive_idle_ms = limits.keepalive_idle,
+    write_stall_ms = limits.write_stall,
+  }
+end
+
+--- Normalise a configuration in which nothing was refused.
+-- @tparam table checked what the schema's check gave
+-- @treturn table
+function normalise.run(checked)
+  local listen, admin, tls = checked.listen, checked.admin, checked.listen.tls or NONE
+  local provider_list, by_name = providers.all(checked.providers)
+  local route_list, targets = routes.all(checked.routes, by_name)
+  return {
+    listen = {
+      address = listen.address.address, port = listen.address.port,
+      tls_cert = tls.cert, tls_key = tls.key,
+    },
+    admin = { address = admin.address.address, port = admin.address.port, token = admin.token },
+    workers = checked.workers, drain_ms = checked.drain, log_level = checked.log_level,
+    response_headers = checked.response_headers, limits = limits_of(checked.limits),
+    providers = provider_list, targets = targets, routes = route_list,
+  }
+end
+
+return normalise

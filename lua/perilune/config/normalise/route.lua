@@ -1,0 +1,118 @@
+--- Normalises routes and their targets. Pure.
+
+local matching = require "perilune.route"
+local sorted = require "perilune.sorted"
+local timeouts_of = require("perilune.config.normalise.provider").timeouts
+
+local route = {}
+
+-- Names -------------------------------------------------------------------------------------------
+
+--- A name that nobody has yet: the wanted one, or with "#2", "#3", ... after it. `taken` keeps for
+-- each name how far its numbers have got.
+local function unique(wanted, taken)
+  local name, count = wanted, taken[wanted] or 0
+  while taken[name] do
+    count = count + 1
+    name = wanted .. "#" .. count
+  end
+  taken[name] = 1
+  taken[wanted] = math.max(count, 1)
+  return name
+end
+
+--- What a route without a name is called: what it matches.
+local function described(match)
+  local model = match.model
+  if type(model) == "table" then
+    model = #model == 1 and model[1] or ("%s,+%d"):format(model[1], #model - 1)
+  end
+  return model or match.path or "*"
+end
+
+local function names_of(routes)
+  local names, taken = {}, {}
+  for _, entry in ipairs(routes) do
+    if entry.name then taken[entry.name] = 1 end
+  end
+  for position, entry in ipairs(routes) do
+    names[position] = entry.name or unique(described(entry.match), taken)
+  end
+  return names
+end
+
+-- Targets -----------------------------------------------------------------------------------------
+
+local function normalise_target(target, provider)
+  local limits = target.limits
+  return {
+    name = target.model and target.provider .. "/" .. target.model or target.provider,
+    provider = provider.index, provider_name = target.provider,
+    model = target.model, priority = target.priority, weight = target.weight,
+    set_headers = sorted.pairs(target.headers.set), remove_headers = target.headers.remove,
+    set_body = sorted.pairs(target.body.set), unset_body = target.body.unset,
+    timeouts = timeouts_of(target.timeouts, provider.timeouts),
+    limits = {
+      concurrent_count = limits.concurrent, queue_count = limits.queue,
+      queue_ms = limits.queue_timeout,
+    },
+  }
+end
+
+-- Routes ------------------------------------------------------------------------------------------
+
+local function retry_of(retry)
+  local budget = retry.budget
+  return {
+    attempts = retry.attempts, per_priority = retry.per_priority, on = retry.on,
+    base_ms = retry.backoff.base, max_ms = retry.backoff.max, floor_ms = retry.backoff.floor,
+    budget = budget and { ratio = budget.percent / 100, min_count = budget.min },
+  }
+end
+
+local function balance_of(balance)
+  if type(balance) == "string" then return { by = balance } end
+  return {
+    by = balance.by, header = balance.header, field = balance.field,
+    client_key = balance.client_key or nil, load_ratio = balance.load,
+  }
+end
+
+local function response_of(response)
+  if not response then return nil end
+  local headers = response.headers
+  return {
+    set = sorted.pairs(headers.set), add = sorted.pairs(headers.add), remove = headers.remove,
+  }
+end
+
+local function normalise_route(entry, name)
+  return {
+    name = name, match = entry.match, policy = entry.policy, targets = {},
+    balance = balance_of(entry.balance), panic = entry.panic,
+    max_ejection_ratio = entry.max_ejection_percent / 100,
+    retry = retry_of(entry.retry), deadline_ms = entry.deadline,
+    response = response_of(entry.response), models = matching.models_of(entry),
+  }
+end
+
+--- Normalise all routes.
+-- @tparam {table,...} routes checked
+-- @tparam table by_name provider's name -> { index, timeouts }
+-- @treturn {table,...} routes; their `targets` are indices into
+-- @treturn {table,...} the targets of all routes, in order
+function route.all(routes, by_name)
+  local result, targets = {}, {}
+  local names = names_of(routes)
+  for position, entry in ipairs(routes) do
+    local normalised = normalise_route(entry, names[position])
+    for _, target in ipairs(entry.targets) do
+      table.insert(targets, normalise_target(target, by_name[target.provider]))
+      table.insert(normalised.targets, #targets)
+    end
+    result[position] = normalised
+  end
+  return result, targets
+end
+
+return route

@@ -1,0 +1,46 @@
+--- The table that policies/gateway.lua returns. Plain data.
+
+local provider = require "perilune.schema.provider"
+local route = require "perilune.schema.route"
+local texts = require "perilune.schema.texts"
+local types = require "perilune.schema.types"
+local url = require "perilune.url"
+
+local bytes, integer, section, span = types.bytes, types.integer, types.section, types.span
+local list, map, with = types.list, types.map, types.with
+
+local provider_name = texts.named(
+  texts.matching("^[%w._-]+$", "is a name with other than letters, digits, - _ ."))
+
+local LIMITS = section {
+  { "request_line", bytes("512B", "64KiB", "8KiB") },
+  { "head", bytes("1KiB", "1MiB", "64KiB") },
+  { "header_count", integer(1, 1000, 100) },
+  { "body", bytes("1KiB", "256MiB", "50MiB") },
+  { "connections", integer(1, 1000000, 10000) },
+  { "head_timeout", span("10ms", "1h", "10s") },
+  { "body_idle", span("10ms", "1h", "30s") },
+  { "keepalive_idle", span("10ms", "1h", "75s") },
+  { "write_stall", span("10ms", "1h", "30s") },
+}
+
+return types.record {
+  { "listen", section {
+    { "address", { kind = "text", read = url.address, default = "127.0.0.1:8080" } },
+    { "tls", types.record {
+      { "cert", with(texts.FILE, { required = "the certificate chain, PEM" }) },
+      { "key", with(texts.FILE, { required = "the private key of the certificate, PEM" }) },
+    } },
+  } },
+  { "admin", section {
+    { "address", { kind = "text", read = url.address, default = "127.0.0.1:9901" } },
+    { "token", texts.CREDENTIAL },
+  } },
+  { "workers", integer(0, 256, 0) },
+  { "drain", span("0ms", "1h", "30s") },
+  { "log_level", types.choice({ "error", "warn", "info", "debug" }, "info") },
+  { "response_headers", types.boolean(true) },
+  { "limits", LIMITS },
+  { "providers", with(map(provider_name, provider, 1, 256), { required = true }) },
+  { "routes", with(list(route, 1, 1024), { required = true }) },
+}

@@ -1,0 +1,135 @@
+--- What may be said of a route: which requests it takes, how it chooses among its targets, what is
+-- tried again, what is changed in the answer. Plain data.
+
+local classify = require "perilune.classify"
+local route = require "perilune.route"
+local sorted = require "perilune.sorted"
+local target = require "perilune.schema.target"
+local texts = require "perilune.schema.texts"
+local types = require "perilune.schema.types"
+
+local integer, list, section, with = types.integer, types.list, types.section, types.with
+local exact_span, matching = types.exact_span, texts.matching
+
+-- What matches ------------------------------------------------------------------------------------
+
+local ROUTE_NAME = texts.name(matching(
+  '^[^%c%s"\\\128-\255]+$', "must not hold spaces, quotes, backslashes or non-ASCII characters"))
+local METHOD = matching("^[A-Z]+$", "must be in capital letters")
+
+local function model_pattern(text)
+  local kind, code, detail = route.pattern(text)
+  if not kind then return nil, code, detail end
+  return texts.printable(text)
+end
+
+local MODEL_PATTERN = { kind = "text", read = model_pattern }
+
+local function path_prefix(text)
+  if not text:find("^/[^%c%s?#]*$") then
+    return nil, "invalid", 'must be a path: start with "/", without spaces, "?" or "#"'
+  end
+  if text:find("*", 1, true) then
+    return nil, "invalid", 'must not hold "*": it matches everything below it anyway'
+  end
+  return text
+end
+
+local MATCH = section {
+  { "model", {
+    kind = "either", text = MODEL_PATTERN, table = list(MODEL_PATTERN, 1, 256),
+    wanted = "a string or a list of strings",
+  } },
+  { "path", { kind = "text", read = path_prefix } },
+  { "method", { kind = "text", max = 16, read = METHOD } },
+  { "headers", types.map(texts.header_name, texts.HEADER_VALUE, 0, 16) },
+}
+
+-- Which target ------------------------------------------------------------------------------------
+
+local HASH_EXAMPLE = '{ by = "hash", header = "x-user" }'
+
+local BALANCES = {
+  "weighted", "round_robin", "least_busy", "least_latency", "p2c", "smooth_weighted",
+}
+
+--- What to say to who writes as a table what is a name.
+local function names_advice()
+  local advice = {}
+  for _, name in ipairs(BALANCES) do
+    advice[name] = ('write balance = "%s"'):format(name)
+  end
+  return advice
+end
+
+local BALANCE_BY_HASH = types.record {
+  { "by", with(types.choice { "hash" }, {
+    required = 'write by = "hash"', advice = names_advice(),
+  }) },
+  { "header", { kind = "text", read = texts.header_name } },
+  { "field", texts.FIELD_NAME },
+  { "client_key", types.boolean() },
+  { "load", types.number(1, 100, 1.25) },
+}
+
+local BALANCE = {
+  kind = "either", default = "weighted", wanted = "a name, or a table such as " .. HASH_EXAMPLE,
+  text = with(types.choice(BALANCES), { advice = { hash = "write " .. HASH_EXAMPLE } }),
+  table = BALANCE_BY_HASH,
+}
+
+-- What is tried again -----------------------------------------------------------------------------
+
+--- The words a list of triggers may hold. What perilune.retry can never act on is left out.
+local function trigger_words()
+  local words = { ["4xx"] = true, ["5xx"] = true }
+  for name in pairs(classify.CLASSES) do
+    words[name] = true
+  end
+  for name in pairs(classify.GROUPS) do
+    words[name] = true
+  end
+  words.ok, words.timeout_deadline = nil, nil
+  return sorted.keys(words)
+end
+
+local RETRY = section {
+  { "attempts", integer(1, 64, 3) },
+  { "per_priority", integer(1, 100) },
+  { "on", list({ kind = "trigger", min = 300, max = 599, words = trigger_words() }, 0, 64) },
+  { "backoff", section {
+    { "base", exact_span("0ms", "1h", "100ms") },
+    { "max", exact_span("0ms", "1h", "10s") },
+    { "floor", exact_span("0ms", "1h", "25ms") },
+  } },
+  { "budget", types.record {
+    { "percent", types.percent(20) },
+    { "min", integer(0, 10000, 3) },
+  } },
+}
+
+-- The route ---------------------------------------------------------------------------------------
+
+local POLICY = texts.name(matching("^[a-z0-9_-]+$", "must be made of a-z, 0-9, _ and - only"))
+
+local RESPONSE = types.record {
+  { "headers", section {
+    { "set", texts.HEADERS },
+    { "add", texts.HEADERS },
+    { "remove", texts.HEADER_NAMES },
+  } },
+}
+
+return types.record {
+  { "name", ROUTE_NAME },
+  { "match", MATCH },
+  { "targets", with(list(target, 1, 64), { required = true }) },
+  { "policy", with(POLICY, { default = "fallback" }) },
+  { "balance", BALANCE },
+  { "panic", types.choice({ "use", "fail" }, "use") },
+  { "max_ejection_percent", types.percent(100) },
+  { "retry", RETRY },
+  { "deadline", types.span("1ms", "24h", "10m") },
+  { "response", RESPONSE },
+  { "models", with(list(texts.MODEL, 0, 256), { default = {} }) },
+}
