@@ -2,6 +2,7 @@
  * Admin: see admin.h.
  */
 #include "admin.h"
+#include "admin_targets.h"
 #include <openssl/crypto.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -26,22 +27,47 @@ static const struct pl_server_limits limits = {
     .unsent_high_bytes = 65536,
 };
 
-static void reply_json(struct pl_exchange *exchange, int status, const char *body)
+/* `allow` is the method that a 405 asks for, or NULL. */
+static void reply(struct pl_exchange *exchange, int status, const char *body, const char *allow)
 {
     struct pl_headers headers;
     pl_headers_init(&headers);
     if (pl_headers_add(&headers, PL_STR("Content-Type"), PL_STR("application/json")) != PL_OK ||
-        pl_headers_add(&headers, PL_STR("Cache-Control"), PL_STR("no-store")) != PL_OK)
+        pl_headers_add(&headers, PL_STR("Cache-Control"), PL_STR("no-store")) != PL_OK ||
+        (status == 401 &&
+         pl_headers_add(&headers, PL_STR("WWW-Authenticate"), PL_STR("Bearer")) != PL_OK) ||
+        (allow &&
+         pl_headers_add(&headers, PL_STR("Allow"), (struct pl_str){allow, strlen(allow)}) != PL_OK))
         abort();
     pl_exchange_reply(exchange, status, &headers, body, strlen(body));
     pl_headers_deinit(&headers);
 }
 
+static void reply_json(struct pl_exchange *exchange, int status, const char *body)
+{
+    reply(exchange, status, body, NULL);
+}
+
+static void refuse_method(struct pl_exchange *exchange, const char *allow)
+{
+    reply(exchange, 405,
+          "{\"error\":{\"message\":\"Another method is needed here.\","
+          "\"code\":\"method_not_allowed\"}}",
+          allow);
+}
+
 static void refuse(struct pl_exchange *exchange, int status, const char *code, const char *message)
 {
-    char body[256];
-    snprintf(body, sizeof(body), "{\"error\":{\"message\":\"%s\",\"code\":\"%s\"}}", message, code);
-    reply_json(exchange, status, body);
+    struct pl_json_text text;
+    pl_json_text_init(&text);
+    pl_json_open(&text, NULL, '{');
+    pl_json_open(&text, "error", '{');
+    pl_json_put_string(&text, "message", message);
+    pl_json_put_string(&text, "code", code);
+    pl_json_close(&text, '}');
+    pl_json_close(&text, '}');
+    reply_json(exchange, status, text.data);
+    pl_json_text_deinit(&text);
 }
 
 /* "127.0.0.1:9901" -> "127.0.0.1"; "[::1]:9901" -> "[::1]" */
@@ -85,21 +111,84 @@ static bool is_authorized(const struct pl_admin *self, const struct pl_headers *
            CRYPTO_memcmp(given.data + 7, token, strlen(token)) == 0;
 }
 
+/* ---- endpoints ----------------------------------------------------------------------------------
+ */
+
+static void get_healthz(struct pl_admin *self, struct pl_exchange *exchange)
+{
+    (void)self;
+    reply_json(exchange, 200, "{\"status\":\"ok\"}");
+}
+
+static void get_readyz(struct pl_admin *self, struct pl_exchange *exchange)
+{
+    reply_json(exchange, self->draining ? 503 : 200,
+               self->draining ? "{\"status\":\"draining\"}" : "{\"status\":\"ready\"}");
+}
+
+static void get_targets(struct pl_admin *self, struct pl_exchange *exchange)
+{
+    struct pl_json_text text;
+    pl_json_text_init(&text);
+    pl_admin_targets_write(&self->config->topology, &text);
+    reply_json(exchange, 200, text.data);
+    pl_json_text_deinit(&text);
+}
+
+static void post_targets(struct pl_admin *self, struct pl_exchange *exchange)
+{
+    static const char prefix[] = "/admin/targets/";
+    struct pl_str path = pl_exchange_path(exchange);
+    struct pl_str action = {path.data + sizeof(prefix) - 1, path.len - (sizeof(prefix) - 1)};
+    char message[256];
+    int status = pl_admin_targets_act(&self->config->topology, action, pl_exchange_query(exchange),
+                                      message, sizeof(message));
+    if (status == 200)
+        get_targets(self, exchange);
+    else
+        refuse(exchange, status, status == 404 ? "not_found" : "bad_request", message);
+}
+
+static const struct {
+    const char *method, *path;
+    bool open; /* without a token */
+    void (*serve)(struct pl_admin *self, struct pl_exchange *exchange);
+} endpoints[] = {
+    {"GET", "/healthz", true, get_healthz},
+    {"GET", "/readyz", true, get_readyz},
+    {"GET", "/admin/targets", false, get_targets},
+    {"POST", "/admin/targets/eject", false, post_targets},
+    {"POST", "/admin/targets/drain", false, post_targets},
+    {"POST", "/admin/targets/restore", false, post_targets},
+};
+
+static bool equals(struct pl_str text, const char *other)
+{
+    return pl_str_equal(text, (struct pl_str){other, strlen(other)});
+}
+
 static void on_request(struct pl_exchange *exchange, void *arg)
 {
     struct pl_admin *self = arg;
     const struct pl_headers *headers = pl_exchange_headers(exchange);
-    struct pl_str path = pl_exchange_path(exchange);
     struct pl_str method = pl_exchange_method(exchange);
-    bool is_read = pl_str_equal(method, PL_STR("GET")) || pl_str_equal(method, PL_STR("HEAD"));
-    if (!host_is_ours(self, headers))
+    bool authorized = is_authorized(self, headers);
+    if (!host_is_ours(self, headers)) {
         refuse(exchange, 403, "wrong_host", "This address is not served to other sites.");
-    else if (pl_str_equal(path, PL_STR("/healthz")) && is_read)
-        reply_json(exchange, 200, "{\"status\":\"ok\"}");
-    else if (pl_str_equal(path, PL_STR("/readyz")) && is_read)
-        reply_json(exchange, self->draining ? 503 : 200,
-                   self->draining ? "{\"status\":\"draining\"}" : "{\"status\":\"ready\"}");
-    else if (!is_authorized(self, headers))
+        return;
+    }
+    for (size_t i = 0; i < PL_COUNT(endpoints); i++) {
+        if (!equals(pl_exchange_path(exchange), endpoints[i].path) ||
+            !(authorized || endpoints[i].open))
+            continue;
+        if (equals(method, endpoints[i].method) ||
+            (equals(method, "HEAD") && equals(PL_STR("GET"), endpoints[i].method)))
+            endpoints[i].serve(self, exchange);
+        else
+            refuse_method(exchange, endpoints[i].method);
+        return;
+    }
+    if (!authorized)
         refuse(exchange, 401, "unauthorized", "A bearer token is needed.");
     else
         refuse(exchange, 404, "not_found", "There is no such admin endpoint.");

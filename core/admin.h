@@ -1,5 +1,6 @@
 /*
- * Admin: the operators' listener, on the main thread. GET /healthz and /readyz.
+ * Admin: the operators' listener, on the main thread. GET /healthz and
+ * /readyz; /admin/targets: the health of targets and providers, and what operators do to it.
  *
  * Loopback unless a token is set. A browser is kept out: a Host that is not this listener's own
  * address (DNS rebinding) and any Origin of another site are refused.

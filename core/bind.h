@@ -28,6 +28,10 @@ struct pl_runtime *pl_bind_runtime(lua_State *L);
 void pl_bind_request(lua_State *L);
 /** The live request in argument `index`; raises an error when it has ended. */
 struct pl_request *pl_bind_check_request(lua_State *L, int index);
+/** Raises an error where the request's policy cannot wait: within table.sort and the like. */
+void pl_bind_check_yieldable(lua_State *L);
+/** The same, and once the request's deadline has passed: nothing would end the wait. */
+void pl_bind_check_wait(lua_State *L, const struct pl_request *request);
 /** Reads a Lua table of headers (name = value) at `index` into `out`; raises on invalid ones. */
 void pl_bind_check_headers(lua_State *L, int index, struct pl_headers *out);
 
@@ -38,6 +42,10 @@ void pl_bind_response(lua_State *L);
 void pl_bind_push_response(lua_State *L, struct pl_request *request);
 /** Raises an error unless argument `index` is the request's live answer. */
 void pl_bind_check_response(lua_State *L, int index, struct pl_request *request);
+
+/* ---- bind_health.c ---- */
+
+void pl_bind_health(lua_State *L);
 
 /* ---- bind_target.c ---- */
 

@@ -58,6 +58,37 @@ static int json_validate(lua_State *L)
     return 2;
 }
 
+/* The most that a text may take once it is decoded: tables double as they grow, the old part beside
+ * the new. What lies within strings is counted too, which errs on the safe side. */
+static size_t decoded_bytes_max(const char *text, size_t len)
+{
+    static const uint8_t cost_bytes[256] = {
+        ['['] = 128, ['{'] = 128, [','] = 40, [':'] = 80, ['"'] = 32};
+    size_t sum_bytes = len;
+    for (size_t i = 0; i < len; i++)
+        sum_bytes += cost_bytes[(uint8_t)text[i]];
+    return sum_bytes;
+}
+
+static size_t room_bytes(const struct pl_vm *vm)
+{
+    return vm->limits.memory_bytes - PL_MIN(vm->limits.memory_bytes, vm->memory_used_bytes);
+}
+
+/* json_fits(text): whether there is memory to decode it. cjson must not run out of it: an error for
+ * want of memory leaves its own buffer behind, which is as long as the text. */
+static int json_fits(lua_State *L)
+{
+    size_t len;
+    const char *text = luaL_checklstring(L, 1, &len);
+    const struct pl_vm *vm = pl_vm_of(L);
+    size_t need_bytes = decoded_bytes_max(text, len);
+    if (need_bytes > room_bytes(vm))
+        lua_gc(L, LUA_GCCOLLECT, 0);
+    lua_pushboolean(L, need_bytes <= room_bytes(vm));
+    return 1;
+}
+
 /* load_policy(source, name): the policy's chunk, in its sandbox. */
 static int load_policy(lua_State *L)
 {
@@ -82,15 +113,22 @@ static int get_environment(lua_State *L)
 
 static int native_open(lua_State *L)
 {
-    static const luaL_Reg functions[] = {
-        {"now_ms", now_ms},           {"getenv", get_environment}, {"now_wall_ms", now_wall_ms},
-        {"random", random_number},    {"log", log_text},           {"json_validate", json_validate},
-        {"load_policy", load_policy}, {"targets", targets},        {NULL, NULL}};
+    static const luaL_Reg functions[] = {{"now_ms", now_ms},
+                                         {"getenv", get_environment},
+                                         {"now_wall_ms", now_wall_ms},
+                                         {"random", random_number},
+                                         {"log", log_text},
+                                         {"json_validate", json_validate},
+                                         {"load_policy", load_policy},
+                                         {"targets", targets},
+                                         {"json_fits", json_fits},
+                                         {NULL, NULL}};
     lua_newtable(L);
     luaL_register(L, NULL, functions);
     pl_bind_target(L);
     pl_bind_response(L);
     pl_bind_request(L);
+    pl_bind_health(L);
     return 1;
 }
 

@@ -15,7 +15,8 @@ struct box {
     uint64_t serial;
 };
 
-static struct pl_request *check(lua_State *L, int index, const char *class)
+/* A request that has not ended. */
+static struct pl_request *check_alive(lua_State *L, int index, const char *class)
 {
     struct box *box = luaL_checkudata(L, index, class);
     if (box->request->serial != box->serial)
@@ -23,9 +24,31 @@ static struct pl_request *check(lua_State *L, int index, const char *class)
     return box->request;
 }
 
+/* The request that is being handled: what another one waits for is not to be disturbed. */
+static struct pl_request *check(lua_State *L, int index, const char *class)
+{
+    struct pl_request *self = check_alive(L, index, class);
+    if (self->runtime->running != self)
+        luaL_error(L, "this request belongs to another run of the policy");
+    return self;
+}
+
 struct pl_request *pl_bind_check_request(lua_State *L, int index)
 {
     return check(L, index, REQUEST_CLASS);
+}
+
+void pl_bind_check_yieldable(lua_State *L)
+{
+    if (!lua_isyieldable(L))
+        luaL_error(L, "what waits cannot be called within table.sort, string.gsub and the like");
+}
+
+void pl_bind_check_wait(lua_State *L, const struct pl_request *request)
+{
+    pl_bind_check_yieldable(L);
+    if (request->past_deadline)
+        luaL_error(L, "the request's deadline has passed");
 }
 
 /* A request that can still be answered. */
@@ -87,13 +110,17 @@ static int request_index(lua_State *L)
     lua_rawget(L, lua_upvalueindex(1)); /* the methods */
     if (!lua_isnil(L, -1))
         return 1;
+    if (strcmp(key, "id") == 0) { /* of any request: so one can see that another has ended */
+        lua_pushstring(L, check_alive(L, 1, REQUEST_CLASS)->id);
+        return 1;
+    }
     struct pl_request *self = check(L, 1, REQUEST_CLASS);
     if (strcmp(key, "model") == 0)
         self->model ? lua_pushlstring(L, self->model, self->model_len) : lua_pushnil(L);
     else if (strcmp(key, "stream") == 0)
         lua_pushboolean(L, self->stream);
-    else if (strcmp(key, "id") == 0)
-        lua_pushstring(L, self->id);
+    else if (strcmp(key, "route") == 0)
+        lua_pushstring(L, self->route);
     else if (strcmp(key, "last") == 0)
         pl_bind_push_response(L, self);
     else if (!self->exchange)
@@ -166,6 +193,7 @@ static int send_begin(lua_State *L)
 {
     struct pl_request *self = check_uncommitted(L);
     const struct pl_target *target = pl_bind_check_target(L, 2);
+    pl_bind_check_yieldable(L);
     if (self->past_deadline || pl_request_remaining_ms(self) == 0) {
         pl_request_drop_answer(self);
         self->response.target = target;
@@ -173,8 +201,11 @@ static int send_begin(lua_State *L)
         strcpy(self->response.detail, "the request's deadline has passed");
         return 0;
     }
-    if (pl_request_send(self, target) != PL_OK)
+    int rc = pl_request_send(self, target);
+    if (rc == PL_ERR_LIMIT)
         return luaL_error(L, "no more than %d tries can be made for a request", PL_TRAIL_MAX);
+    if (rc != PL_OK)
+        return luaL_error(L, "the body cannot be changed as the target asks");
     return wait_for(L, self, PL_WAIT_ANSWER, "the answer of an upstream");
 }
 
@@ -197,6 +228,8 @@ static int relay_begin(lua_State *L)
 {
     struct pl_request *self = check_uncommitted(L);
     pl_bind_check_response(L, 2, self);
+    if (self->attempt)
+        pl_bind_check_wait(L, self);
     if (pl_request_relay(self))
         return 0;
     return wait_for(L, self, PL_WAIT_RELAY, "the end of a relayed answer");
@@ -283,6 +316,7 @@ static int write_bytes(lua_State *L)
     struct pl_request *self = check_started(L);
     size_t len;
     const char *data = luaL_checklstring(L, 2, &len);
+    pl_bind_check_wait(L, self);
     if (pl_exchange_write(self->exchange, data, len))
         return 0;
     return wait_for(L, self, PL_WAIT_WRITABLE, "the client to read");
@@ -316,9 +350,17 @@ static int remaining_ms(lua_State *L)
     return 1;
 }
 
+static uint64_t check_duration_ms(lua_State *L, int index)
+{
+    lua_Number duration_ms = luaL_checknumber(L, index);
+    luaL_argcheck(L, duration_ms >= 0 && duration_ms < 1e12, index, "out of range");
+    return (uint64_t)(duration_ms + 0.999);
+}
+
 static int set_deadline_ms(lua_State *L)
 {
-    pl_request_set_deadline(check(L, 1, REQUEST_CLASS), (uint64_t)luaL_checknumber(L, 2));
+    struct pl_request *self = check(L, 1, REQUEST_CLASS);
+    pl_request_set_deadline(self, check_duration_ms(L, 2));
     return 0;
 }
 
@@ -343,9 +385,9 @@ static int log_line(lua_State *L)
 static int sleep_ms(lua_State *L)
 {
     struct pl_request *self = running_request(L);
-    lua_Number duration_ms = luaL_checknumber(L, 1);
-    luaL_argcheck(L, duration_ms >= 0 && duration_ms < 1e12, 1, "out of range");
-    pl_request_arm_timer(self, (uint64_t)(duration_ms + 0.999));
+    uint64_t duration_ms = check_duration_ms(L, 1);
+    pl_bind_check_wait(L, self);
+    pl_request_arm_timer(self, duration_ms);
     return wait_for(L, self, PL_WAIT_TIMER, "a timer");
 }
 

@@ -26,6 +26,8 @@ static struct pl_request *check(lua_State *L, int index, const char *class)
     struct box *box = luaL_checkudata(L, index, class);
     if (!is_live(box))
         luaL_error(L, "this answer was dropped by a later send, or its request has ended");
+    if (box->request->runtime->running != box->request)
+        luaL_error(L, "this answer belongs to another run of the policy");
     return box->request;
 }
 
@@ -124,7 +126,10 @@ static int collect_begin(lua_State *L)
     struct pl_request *request = check(L, 1, RESPONSE_CLASS);
     if (request->committed)
         return luaL_error(L, "the answer is being relayed");
-    if (request->response.status >= 400 || pl_request_collect(request))
+    if (request->response.status >= 400 || !request->attempt)
+        return 0;
+    pl_bind_check_yieldable(L);
+    if (pl_request_collect(request))
         return 0;
     request->wait = PL_WAIT_BODY;
     return pl_coroutine_yield(&request->coroutine, L, "the body of an answer");

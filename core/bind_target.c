@@ -23,9 +23,13 @@ void pl_bind_push_target(lua_State *L, struct pl_runtime *runtime, const struct 
 
 static int target_index(lua_State *L)
 {
+    const char *key = luaL_checkstring(L, 2);
+    lua_pushvalue(L, 2);
+    lua_rawget(L, lua_upvalueindex(1)); /* the methods */
+    if (!lua_isnil(L, -1))
+        return 1;
     const struct pl_target *self = pl_bind_check_target(L, 1);
     const struct pl_topology *topology = pl_bind_runtime(L)->topology;
-    const char *key = luaL_checkstring(L, 2);
     if (strcmp(key, "name") == 0)
         lua_pushstring(L, self->name);
     else if (strcmp(key, "model") == 0)
@@ -57,11 +61,14 @@ static int target_tostring(lua_State *L)
 void pl_bind_target(lua_State *L)
 {
     luaL_newmetatable(L, TARGET_CLASS);
-    static const luaL_Reg methods[] = {{"__index", target_index},
-                                       {"__newindex", target_newindex},
-                                       {"__tostring", target_tostring},
-                                       {NULL, NULL}};
+    static const luaL_Reg methods[] = {
+        {"__newindex", target_newindex}, {"__tostring", target_tostring}, {NULL, NULL}};
     luaL_register(L, NULL, methods);
+    lua_newtable(L); /* native.target_methods, completed by perilune.boot */
+    lua_pushvalue(L, -1);
+    lua_pushcclosure(L, target_index, 1);
+    lua_setfield(L, -3, "__index");
+    lua_setfield(L, -3, "target_methods");
     lua_pushliteral(L, "locked");
     lua_setfield(L, -2, "__metatable");
     lua_pop(L, 1);

@@ -6,6 +6,7 @@
 #include "log.h"
 #include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <lauxlib.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -38,9 +39,10 @@ static char *format_text(const char *fmt, ...)
 static char *read_file(const char *path, size_t max_bytes, size_t *len, char **problem)
 {
     struct stat st;
-    FILE *file = fopen(path, "re");
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* a FIFO would wait for its writer */
+    FILE *file = fd >= 0 ? fdopen(fd, "r") : NULL;
     char *data = NULL;
-    if (!file || fstat(fileno(file), &st) != 0) {
+    if (!file || fstat(fd, &st) != 0) {
         *problem = pl_xstrdup(strerror(errno));
     } else if (!S_ISREG(st.st_mode)) {
         *problem = pl_xstrdup("is not a regular file");
@@ -343,6 +345,68 @@ static void read_tls(struct pl_config *config, lua_State *L, int index, struct p
         luaL_error(L, "gateway.lua: providers.%s.tls: %s", self->name, error);
 }
 
+static struct pl_health_rules read_rules(lua_State *L, int at)
+{
+    return (struct pl_health_rules){
+        .consecutive_5xx_count = get_u32(L, at, "consecutive_5xx_count"),
+        .consecutive_gateway_count = get_u32(L, at, "consecutive_gateway_count"),
+        .consecutive_connection_count = get_u32(L, at, "consecutive_connection_count"),
+        .split_connection = get_boolean(L, at, "split_connection"),
+        .failure_ratio = get_number(L, at, "failure_ratio"),
+        .failure_min_count = get_u32(L, at, "failure_min_count"),
+        .window_ms = get_ms(L, at, "window_ms"),
+        .success_ewma_min_ratio = get_number(L, at, "success_ewma_min_ratio"),
+        .base_ejection_ms = get_ms(L, at, "base_ejection_ms"),
+        .max_ejection_ms = get_ms(L, at, "max_ejection_ms"),
+        .jitter_ratio = get_number(L, at, "jitter_ratio"),
+        .decay_ms = get_ms(L, at, "decay_ms"),
+        .slow_start_ms = get_ms(L, at, "slow_start_ms"),
+        .probe_timeout_ms = get_ms(L, at, "probe_timeout_ms")};
+}
+
+static int *read_statuses(lua_State *L, int index, const char *key)
+{
+    lua_getfield(L, index, key);
+    size_t count = lua_objlen(L, -1);
+    int *statuses = pl_xcalloc(count + 1, sizeof(*statuses));
+    for (size_t i = 0; i < count; i++) {
+        lua_rawgeti(L, -1, (int)i + 1);
+        statuses[i] = (int)lua_tointeger(L, -1);
+        lua_pop(L, 1);
+    }
+    lua_pop(L, 1);
+    return statuses;
+}
+
+static void read_check(lua_State *L, int health, struct pl_active_check *self)
+{
+    pl_headers_init(&self->headers);
+    lua_getfield(L, health, "active");
+    int at = lua_gettop(L);
+    if (lua_istable(L, at)) {
+        self->path = get_string(L, at, "path");
+        self->method = get_string(L, at, "method");
+        self->statuses = read_statuses(L, at, "statuses");
+        self->interval_ms = get_ms(L, at, "interval_ms");
+        self->timeout_ms = get_ms(L, at, "timeout_ms");
+        self->jitter_ratio = get_number(L, at, "jitter_ratio");
+        self->unhealthy_after = get_u32(L, at, "unhealthy_after");
+        self->healthy_after = get_u32(L, at, "healthy_after");
+        self->readmits = get_boolean(L, at, "readmits");
+        read_header_pairs(L, at, "headers", &self->headers);
+    }
+    lua_pop(L, 1);
+}
+
+static void read_health(lua_State *L, int index, struct pl_provider *self)
+{
+    lua_getfield(L, index, "health");
+    int at = lua_gettop(L);
+    self->rules = read_rules(L, at);
+    read_check(L, at, &self->check);
+    lua_pop(L, 1);
+}
+
 static void read_provider(struct pl_config *config, lua_State *L, int index,
                           struct pl_provider *self)
 {
@@ -357,6 +421,7 @@ static void read_provider(struct pl_config *config, lua_State *L, int index,
         make_host_header(self->endpoint.host, self->endpoint.port, get_boolean(L, index, "tls"));
     read_credential(L, index, self);
     read_header_pairs(L, index, "headers", &self->headers);
+    read_health(L, index, self);
     read_tls(config, L, index, self);
 }
 
@@ -417,6 +482,11 @@ static void read_target(lua_State *L, int index, struct pl_target *self)
     self->remove_headers = read_strings(L, index, "remove_headers");
     read_edits(L, index, self);
     self->limits = read_timeouts(L, index);
+    lua_getfield(L, index, "limits");
+    self->max_in_flight = get_u32(L, lua_gettop(L), "concurrent_count");
+    self->queue_count = get_u32(L, lua_gettop(L), "queue_count");
+    self->queue_ms = get_ms(L, lua_gettop(L), "queue_ms");
+    lua_pop(L, 1);
 }
 
 static void read_topology(struct pl_config *self, lua_State *L, int index)
@@ -574,6 +644,43 @@ struct pl_config *pl_config_load_simulator(int argument_count, char **arguments,
     return NULL;
 }
 
+/* ---- health
+ * -------------------------------------------------------------------------------------- */
+
+static struct pl_str str_of(const char *text)
+{
+    return (struct pl_str){text, strlen(text)};
+}
+
+/* What a slot is kept under: the same name at the same address is the same thing. */
+static uint64_t slot_key(const char *name, const struct pl_provider *provider)
+{
+    char *url = format_text("%s://%s%s", provider->endpoint.tls ? "https" : "http",
+                            provider->host_header, provider->base_path);
+    uint64_t key = pl_health_key(str_of(name), str_of(url));
+    free(url);
+    return key;
+}
+
+void pl_config_bind_health(struct pl_config *self, struct pl_health *health, struct pl_gauge *gauge)
+{
+    struct pl_topology *topology = &self->topology;
+    topology->health = health;
+    topology->gauge = gauge;
+    for (size_t i = 0; i < topology->provider_count; i++) {
+        struct pl_provider *provider = &topology->providers[i];
+        provider->slot =
+            pl_health_slot_for(health, slot_key(provider->name, provider), &provider->rules);
+    }
+    for (size_t i = 0; i < topology->target_count; i++) {
+        struct pl_target *target = &topology->targets[i];
+        const struct pl_provider *provider = &topology->providers[target->provider_index];
+        char *name = format_text("%s/%s", provider->name, target->model ? target->model : "");
+        target->slot = pl_health_slot_for(health, slot_key(name, provider), &provider->rules);
+        free(name);
+    }
+}
+
 /* ---- freeing ------------------------------------------------------------------------------------
  */
 
@@ -586,6 +693,10 @@ static void provider_deinit(struct pl_provider *self)
     free(self->endpoint.server_name);
     SSL_CTX_free(self->endpoint.tls);
     pl_headers_deinit(&self->headers);
+    free(self->check.path);
+    free(self->check.method);
+    free(self->check.statuses);
+    pl_headers_deinit(&self->check.headers);
 }
 
 static void target_deinit(struct pl_target *self)

@@ -68,6 +68,11 @@ struct pl_config *pl_config_load_simulator(int argument_count, char **arguments,
                                            int *exit_status);
 void pl_config_free(struct pl_config *self);
 
+/** Gives each provider and target its slot in `health`, and the workers the gauge. Both are
+ * borrowed and outlive the configuration. */
+void pl_config_bind_health(struct pl_config *self, struct pl_health *health,
+                           struct pl_gauge *gauge);
+
 /** Pushes the arguments that perilune.boot's functions take: sources, helpers or the command line.
  */
 int pl_config_push_sources(lua_State *L, const struct pl_config *self);

@@ -79,6 +79,15 @@ static void recycle(struct pl_coroutine *self)
         lua_pop(self->vm->state, 1);
 }
 
+static void drop(struct pl_coroutine *self)
+{
+    luaL_unref(self->vm->state, LUA_REGISTRYINDEX, self->ref);
+    self->ref = LUA_NOREF;
+    self->thread = NULL;
+    self->state = PL_COROUTINE_IDLE;
+    self->waits_for = NULL;
+}
+
 static void take_error(struct pl_coroutine *self)
 {
     const char *text = "(an error without a message)";
@@ -99,7 +108,7 @@ enum pl_coroutine_result pl_coroutine_resume(struct pl_coroutine *self, int arg_
         snprintf(self->error, sizeof(self->error),
                  "%s: used more than %u ms of CPU without a pause", self->vm->overrun_at,
                  self->vm->limits.burst_us / 1000);
-        pl_coroutine_close(self);
+        drop(self);
         pl_vm_begin_burst(self->vm); /* back to the usual hook */
         return PL_COROUTINE_OVERRUN;
     }
@@ -109,23 +118,19 @@ enum pl_coroutine_result pl_coroutine_resume(struct pl_coroutine *self, int arg_
     }
     if (status == 0) {
         recycle(self);
-        pl_coroutine_close(self);
+        drop(self);
         return PL_COROUTINE_DONE;
     }
     take_error(self);
-    pl_coroutine_close(self);
+    drop(self);
     return PL_COROUTINE_FAILED;
 }
 
 void pl_coroutine_close(struct pl_coroutine *self)
 {
-    if (self->state == PL_COROUTINE_IDLE)
-        return;
-    luaL_unref(self->vm->state, LUA_REGISTRYINDEX, self->ref);
-    self->ref = LUA_NOREF;
-    self->thread = NULL;
-    self->state = PL_COROUTINE_IDLE;
-    self->waits_for = NULL;
+    assert(self->state != PL_COROUTINE_RUNNING);
+    if (self->state != PL_COROUTINE_IDLE)
+        drop(self);
 }
 
 int pl_coroutine_yield(struct pl_coroutine *self, lua_State *L, const char *waits_for)

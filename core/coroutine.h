@@ -40,7 +40,7 @@ PL_NODISCARD int pl_coroutine_open(struct pl_coroutine *self);
 /** Runs or goes on with what is on the thread's stack: function and `arg_count` arguments at first.
  */
 enum pl_coroutine_result pl_coroutine_resume(struct pl_coroutine *self, int arg_count);
-/** Drops the thread. Idempotent. Not while running: then it is dropped when the run ends. */
+/** Drops the thread. Idempotent. Not while running. */
 void pl_coroutine_close(struct pl_coroutine *self);
 /** Inside a lua_CFunction: marks what is waited for and yields. */
 int pl_coroutine_yield(struct pl_coroutine *self, lua_State *L, const char *waits_for);

@@ -1,6 +1,6 @@
 /*
  * Health: the block, its slots, and their concurrency. See health.h; what a slot is and does,
- * without concurrency, is in health_window.c.
+ * without concurrency, is in health_machine.c.
  *
  * Thread: any, except where health.h says main thread. Owns the block: a head and slots of fixed
  * size, no pointers, nothing allocated later. Calls nobody back.
@@ -29,7 +29,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "health_window.h"
+#include "health_machine.h"
 
 #define CACHE_LINE_BYTES 64
 #define SPIN_MAX_COUNT   100

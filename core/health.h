@@ -52,7 +52,7 @@
 struct pl_health_rules {
     uint32_t consecutive_5xx_count;        /* 5xx answers in a row; connection failures count too */
     uint32_t consecutive_gateway_count;    /* 502, 503, 504 in a row; a 500 breaks the row */
-    uint32_t consecutive_connection_count; /* connection failures in a row; any answer breaks it */
+    uint32_t consecutive_connection_count; /* connection failures in a row; OK and 5xx break it */
     bool split_connection;                 /* connection failures do not count as 5xx */
     double failure_ratio;                  /* 0..1; failures / requests within the window ... */
     uint32_t failure_min_count;            /* ... of at least so many requests */

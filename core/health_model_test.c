@@ -10,6 +10,7 @@
  */
 #include "health.h"
 
+#include <assert.h>
 #include <math.h>
 #include <pthread.h>
 #include <setjmp.h>
@@ -20,8 +21,8 @@
 
 #include <cmocka.h>
 
-#define RUN_COUNT      5000
-#define STEPS_PER_RUN  200
+#define RUN_COUNT       5000
+#define STEPS_PER_RUN   200
 #define UNHEALTHY_AFTER 3
 #define HEALTHY_AFTER   2
 
@@ -86,9 +87,9 @@ static bool is_one_of(enum fact_kind kind, unsigned kinds)
     return (1u << kind & kinds) != 0;
 }
 
-#define SET(a)       (1u << (a))
-#define SET2(a, b)   (SET(a) | SET(b))
-#define CAME_BACK    SET2(BACK, RESTORED)
+#define SET(a)     (1u << (a))
+#define SET2(a, b) (SET(a) | SET(b))
+#define CAME_BACK  SET2(BACK, RESTORED)
 
 /* How many facts there were up to the last of those kinds, which is included. */
 static size_t last_of(unsigned kinds)
@@ -333,16 +334,16 @@ static bool reaches(uint32_t count, uint32_t limit)
 static enum pl_health_reason verdict(enum pl_outcome outcome, double ewma_before)
 {
     const struct pl_health_rules *rules = &model.rules;
-    return !failed(outcome)                                     ? PL_REASON_NONE
-           : outcome == PL_OUTCOME_UNHEALTHY                    ? PL_REASON_UNHEALTHY
-           : reaches(row_5xx(), rules->consecutive_5xx_count)   ? PL_REASON_CONSECUTIVE_5XX
+    return !failed(outcome)                                   ? PL_REASON_NONE
+           : outcome == PL_OUTCOME_UNHEALTHY                  ? PL_REASON_UNHEALTHY
+           : reaches(row_5xx(), rules->consecutive_5xx_count) ? PL_REASON_CONSECUTIVE_5XX
            : reaches(row_gateway(), rules->consecutive_gateway_count)
                ? PL_REASON_CONSECUTIVE_GATEWAY
            : reaches(row_connection(), rules->consecutive_connection_count)
                ? PL_REASON_CONSECUTIVE_CONNECTION
-           : rules->failure_ratio > 0 && ratio_is_reached()     ? PL_REASON_FAILURE_RATIO
-           : ewma_before < rules->success_ewma_min_ratio        ? PL_REASON_SUCCESS_EWMA
-                                                                : PL_REASON_NONE;
+           : rules->failure_ratio > 0 && ratio_is_reached() ? PL_REASON_FAILURE_RATIO
+           : ewma_before < rules->success_ewma_min_ratio    ? PL_REASON_SUCCESS_EWMA
+                                                            : PL_REASON_NONE;
 }
 
 static void model_goes_out(enum pl_health_reason reason, bool by_rule, bool grows)
@@ -423,12 +424,12 @@ static void step_admit(void)
 {
     bool forced = below(6) == 0;
     uint32_t max_in_flight = below(3) == 0 ? (uint32_t)below(6) : 0;
-    bool expected = (max_in_flight == 0 || model.ticket_count < max_in_flight) &&
-                    (forced || is_fit_now());
+    bool expected =
+        (max_in_flight == 0 || model.ticket_count < max_in_flight) && (forced || is_fit_now());
     struct model_ticket ticket = {.has_reported = false};
-    assert_int_equal(pl_health_admit_limited(health, slot, model.now_ms, forced, max_in_flight,
-                                             &ticket.real),
-                     expected);
+    assert_int_equal(
+        pl_health_admit_limited(health, slot, model.now_ms, forced, max_in_flight, &ticket.real),
+        expected);
     if (!expected) {
         return;
     }
@@ -469,8 +470,8 @@ static void step_ticket(void)
         late ? PL_REASON_NONE : model_takes(outcome, ticket->is_probe, random_unit);
     model.totals[outcome]++;
     ticket->has_reported = true;
-    assert_int_equal(
-        pl_health_report(health, &ticket->real, outcome, model.now_ms, random_unit), expected);
+    assert_int_equal(pl_health_report(health, &ticket->real, outcome, model.now_ms, random_unit),
+                     expected);
 }
 
 static void step_report_late(void)
@@ -635,9 +636,9 @@ static void the_machine_does_as_the_model(void **state)
 
 /* ---- threads ---- */
 
-#define THREAD_COUNT      8
+#define THREAD_COUNT        8
 #define ATTEMPTS_PER_THREAD 20000
-#define MAX_IN_FLIGHT     5
+#define MAX_IN_FLIGHT       5
 
 static _Atomic uint64_t clock_ms;
 static _Atomic uint64_t reported[PL_OUTCOME_UNHEALTHY + 1], ejected_count, probe_count;
@@ -685,4 +686,111 @@ static void *attempt_often(void *seed)
         attempt(below(4) == 0);
     }
     return NULL;
+}
+
+static void start_over(void)
+{
+    atomic_store(&clock_ms, 1000);
+    atomic_store(&ejected_count, 0);
+    atomic_store(&probe_count, 0);
+    atomic_store(&worst_probes_at_once, 0);
+    for (size_t i = 0; i < PL_COUNT(reported); i++) {
+        atomic_store(&reported[i], 0);
+    }
+    health = pl_health_new(2);
+    const struct pl_health_rules rules = {.consecutive_5xx_count = 3,
+                                          .base_ejection_ms = 5,
+                                          .max_ejection_ms = 30,
+                                          .slow_start_ms = 50,
+                                          .jitter_ratio = 0.5,
+                                          .decay_ms = 20};
+    slot = pl_health_slot_for(health, 1, &rules);
+}
+
+static void start_threads(pthread_t *threads)
+{
+    for (uintptr_t i = 0; i < THREAD_COUNT; i++) {
+        assert_int_equal(pthread_create(&threads[i], NULL, attempt_often, (void *)(i + 1)), 0);
+    }
+}
+
+static struct pl_health_view join_threads(const pthread_t *threads)
+{
+    struct pl_health_view view;
+    for (size_t i = 0; i < THREAD_COUNT; i++) {
+        assert_int_equal(pthread_join(threads[i], NULL), 0);
+    }
+    pl_health_look(health, slot, atomic_load(&clock_ms), &view);
+    assert_int_equal(view.in_flight, 0);
+    assert_int_equal(view.probe_total, atomic_load(&probe_count));
+    assert_true(atomic_load(&worst_inside) <= MAX_IN_FLIGHT);
+    for (size_t i = 0; i < PL_COUNT(reported); i++) {
+        model.totals[i] = atomic_load(&reported[i]);
+    }
+    assert_int_equal(view.ok_total, model.totals[PL_OUTCOME_OK]);
+    assert_int_equal(view.neutral_total, model.totals[PL_OUTCOME_NEUTRAL]);
+    assert_int_equal(view.server_error_total, model.totals[PL_OUTCOME_SERVER_ERROR]);
+    assert_int_equal(view.gateway_error_total, model.totals[PL_OUTCOME_GATEWAY_ERROR]);
+    assert_int_equal(view.connection_total, model.totals[PL_OUTCOME_CONNECTION]);
+    assert_int_equal(view.rejected_total, model.totals[PL_OUTCOME_REJECTED]);
+    assert_int_equal(view.unhealthy_total, model.totals[PL_OUTCOME_UNHEALTHY]);
+    return view;
+}
+
+static void threads_agree_on_one_probe_and_every_ejection(void **state)
+{
+    (void)state;
+    pthread_t threads[THREAD_COUNT];
+    start_over();
+    start_threads(threads);
+    struct pl_health_view view = join_threads(threads);
+    assert_int_equal(view.ejection_total, atomic_load(&ejected_count));
+    assert_true(view.ejection_total > 100 && view.probe_total > 100);
+    assert_int_equal(atomic_load(&worst_probes_at_once), 1);
+    pl_health_free(health);
+}
+
+/* What the main thread does meanwhile: all that is not an attempt. */
+static void interfere(void)
+{
+    struct pl_health_view view;
+    uint64_t now_ms = atomic_load(&clock_ms);
+    struct pl_health_rules rules = random_rules();
+    pl_health_look(health, slot, now_ms, &view);
+    assert_true(view.in_flight <= MAX_IN_FLIGHT);
+    assert_true(view.state == PL_HEALTH_OPEN || (view.until_ms == 0 && !view.check_failed));
+    pl_health_eject(health, slot, PL_REASON_AUTH, below(10), now_ms);
+    pl_health_check_result(health, slot, below(2) == 0, 1, 1, true, now_ms);
+    if (below(3) == 0) {
+        pl_health_restore(health, slot, now_ms);
+    }
+    pl_health_release(health, slot);
+    assert_int_equal(pl_health_slot_for(health, 1, &rules), slot);
+}
+
+static void threads_and_decrees_leave_a_whole_slot(void **state)
+{
+    (void)state;
+    pthread_t threads[THREAD_COUNT];
+    start_over();
+    pl_random_seed(1);
+    start_threads(threads);
+    /* Enough of them to overlap with the attempts; how many do makes no difference. */
+    for (unsigned i = 0; i < ATTEMPTS_PER_THREAD; i++) {
+        interfere();
+    }
+    (void)join_threads(threads);
+    pl_health_restore(health, slot, atomic_load(&clock_ms));
+    assert_true(pl_health_is_fit(health, slot, 0));
+    pl_health_free(health);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(the_machine_does_as_the_model),
+        cmocka_unit_test(threads_agree_on_one_probe_and_every_ejection),
+        cmocka_unit_test(threads_and_decrees_leave_a_whole_slot),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -484,6 +484,8 @@ static void test_appended_members_are_bounded(void **state)
     char *joined = join(&splice);
     assert_int_equal(scan(joined), 0);
     free(joined);
+    edits[PL_COUNT(edits) - 1].value = (struct pl_str){NULL, 0}; /* to unset nothing is no more */
+    assert_int_equal(pl_json_splice_make(&splice, &json, edits, PL_COUNT(edits)), 0);
     pl_json_splice_deinit(&splice);
     pl_json_deinit(&json);
 }

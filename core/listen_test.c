@@ -126,7 +126,7 @@ static void test_v6(void **state)
     int fd = pl_listen("::1", &port, false, error, sizeof(error));
     if (fd < 0) { /* a machine without IPv6 */
         assert_non_null(strstr(error, "cannot listen on ::1 port 0: "));
-        skip();
+        return;
     }
     assert_true(port > 0);
     close(fd);

@@ -7,6 +7,7 @@
 #include "config.h"
 #include "listen.h"
 #include "log.h"
+#include "probe.h"
 #include "worker.h"
 #include <event2/event.h>
 #include <pthread.h>
@@ -14,6 +15,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #define WORKERS_MAX 256 /* as in perilune.schema */
@@ -51,6 +53,10 @@ struct process {
     struct pl_worker *workers[WORKERS_MAX];
     int worker_count;
     bool draining;
+    struct pl_health *health;
+    struct pl_gauge *gauge;
+    struct pl_resolver *resolver; /* of the active checks */
+    struct pl_prober *prober;
 };
 
 /* ---- serving ------------------------------------------------------------------------------------
@@ -210,21 +216,66 @@ static int default_worker_count(void)
     return (int)PL_MAX(1, PL_MIN(cores, WORKERS_MAX));
 }
 
+/* The usual soft limit of 1024 is for programs that use select; two sockets a request want more. */
+static void raise_file_limit(void)
+{
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_NOFILE, &limit) != 0)
+        return;
+    limit.rlim_cur = limit.rlim_max;
+    (void)setrlimit(RLIMIT_NOFILE, &limit);
+}
+
+static void process_init(struct process *self, struct pl_config *config)
+{
+    const struct pl_topology *topology = &config->topology;
+    *self = (struct process){.config = config};
+    self->worker_count = config->workers > 0 ? config->workers : default_worker_count();
+    self->base = event_base_new();
+    if (!self->base)
+        abort();
+    self->health = pl_health_new((uint32_t)(topology->provider_count + topology->target_count + 1));
+    self->gauge = pl_gauge_new((uint32_t)topology->target_count);
+    pl_config_bind_health(config, self->health, self->gauge);
+}
+
+static int start_checks(struct process *self)
+{
+    self->resolver = pl_resolver_new(self->base);
+    if (!self->resolver) {
+        fprintf(stderr, "perilune: the system's resolver configuration cannot be read\n");
+        return PL_ERR_SYSTEM;
+    }
+    self->prober = pl_prober_new(self->base, self->resolver, &self->config->topology);
+    return PL_OK;
+}
+
+static void process_deinit(struct process *self)
+{
+    free_workers(self);
+    pl_prober_free(self->prober);
+    if (self->resolver)
+        pl_resolver_free(self->resolver);
+    pl_admin_free(self->admin);
+    event_base_loop(self->base, EVLOOP_NONBLOCK); /* what was freed lets go in one more turn */
+    event_base_free(self->base);
+    pl_config_free(self->config);
+    pl_health_free(self->health);
+    pl_gauge_free(self->gauge);
+}
+
 static int serve(struct pl_config *config)
 {
-    struct process process = {.config = config};
+    struct process process;
     int status = EXIT_FAILED;
     signal(SIGPIPE, SIG_IGN);
+    raise_file_limit();
     pl_log_set_level((enum pl_log_level)config->log_level);
-    process.worker_count = config->workers > 0 ? config->workers : default_worker_count();
-    process.base = event_base_new();
-    if (process.base && start_admin(&process) == PL_OK && start_workers(&process) == PL_OK)
+    process_init(&process, config);
+    if (start_admin(&process) == PL_OK && start_checks(&process) == PL_OK &&
+        start_workers(&process) == PL_OK)
         status = run_until_done(&process);
-    free_workers(&process);
-    pl_admin_free(process.admin);
-    if (process.base)
-        event_base_free(process.base);
-    pl_config_free(config);
+    process_deinit(&process);
     return status;
 }
 

@@ -85,7 +85,11 @@ static void add_own_headers(struct pl_request *self, struct pl_headers *headers)
     if (self->runtime->is_simulator)
         return;
     add_header(headers, PL_STR("x-request-id"), text(self->id));
-    if (!self->runtime->topology->response_headers || self->trail_count == 0)
+    if (!self->runtime->topology->response_headers)
+        return;
+    if (self->give_up_code[0] != '\0')
+        add_header(headers, PL_STR("x-perilune-reason"), text(self->give_up_code));
+    if (self->trail_count == 0)
         return;
     add_header(headers, PL_STR("x-perilune-target"),
                text(self->trail[self->trail_count - 1].target->name));
@@ -246,6 +250,7 @@ static void end_relay(struct pl_request *self, enum pl_failure failure)
     pl_log(PL_LOG_WARN, "request %s: answer of %s broke off: %s %s", self->id,
            response->target->name, pl_failure_name(failure), response->detail);
     self->trail[self->trail_count - 1].failure = failure;
+    pl_request_report_broken(self, failure);
     if (response->is_sse)
         write_error_event(self, failure);
     self->exchange = NULL;
@@ -258,6 +263,7 @@ void pl_request_relay_done(struct pl_request *self, enum pl_failure failure)
         pl_attempt_cancel(self->attempt);
         self->attempt = NULL;
     }
+    pl_request_leave(self);
     end_relay(self, failure);
     pl_request_wake(self, PL_WAIT_RELAY);
 }

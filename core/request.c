@@ -91,6 +91,8 @@ static struct pl_request *request_new(struct pl_runtime *runtime)
     }
     TAILQ_INSERT_TAIL(&runtime->active, self, link);
     runtime->active_count++;
+    if (runtime->topology->gauge)
+        pl_gauge_request_begin(runtime->topology->gauge);
     pl_coroutine_init(&self->coroutine, runtime->vm);
     self->start_ms = pl_now_ms();
     return self;
@@ -308,6 +310,9 @@ static void answer_for_policy_error(struct pl_request *self)
         return;
     if (self->committed)
         pl_request_abort(self, false);
+    else if (self->past_deadline)
+        pl_request_fail(self, 504, "timeout_error", "timeout_deadline",
+                        "The request's deadline passed before there was an answer.");
     else
         pl_request_fail(self, 500, "server_error", "policy_error",
                         "The gateway's policy failed while it handled this request.");
@@ -448,6 +453,12 @@ static void request_end(struct pl_request *self)
     struct pl_runtime *runtime = self->runtime;
     assert(!self->exchange);
     pl_request_drop_answer(self);
+    pl_request_leave_queue(self);
+    if (self->retrying)
+        pl_gauge_retry_end(runtime->topology->gauge);
+    if (runtime->topology->gauge)
+        pl_gauge_request_end(runtime->topology->gauge);
+    self->retrying = false;
     event_del(&self->deadline_timer);
     event_del(&self->wait_timer);
     pl_coroutine_close(&self->coroutine);
@@ -462,6 +473,8 @@ static void request_end(struct pl_request *self)
     self->model_field = (struct pl_multipart_field){0};
     self->stream = self->committed = self->paused = self->client_gone = false;
     self->past_deadline = false;
+    self->give_up_code[0] = '\0';
+    self->give_up_retry_ms = 0;
     self->wait = PL_WAIT_NONE;
     self->deadline_ms = 0;
     self->status = 0;

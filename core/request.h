@@ -7,6 +7,8 @@
  * number, so that what Lua still holds of an ended request is recognised as such.
  *
  *   request.c  life: begin, wake the policy, deadline, client gone, end
+ *   admit.c    a place at a target, and what its health learns
+ *   forward.c  the upstream's request
  *   send.c     one try: the upstream's request, and what its answer does before the commit
  *   relay.c    the commit: the answer to the client
  */
@@ -76,6 +78,15 @@ struct pl_response {
     struct pl_sse sse;
 };
 
+/** A place at a target: reserved by admit, taken over by the next send to it. */
+struct pl_place {
+    const struct pl_target *of; /* NULL: none */
+    struct pl_health_ticket target, provider;
+    bool reported;
+};
+
+enum pl_admission { PL_ADMIT_OK, PL_ADMIT_OUT, PL_ADMIT_BUSY };
+
 enum pl_body_kind { PL_BODY_NONE, PL_BODY_JSON, PL_BODY_MULTIPART, PL_BODY_OPAQUE };
 
 struct pl_request_edit {
@@ -103,6 +114,9 @@ struct pl_request {
     struct pl_request_edit *edits; /* PL_REQUEST_EDITS_MAX of them once one is made */
     size_t edit_count;
 
+    struct pl_place place;
+    bool retrying;                     /* holds a place in the retry budget */
+    const struct pl_target *queued_at; /* holds a place in that target's queue */
     struct pl_attempt *attempt;
     const struct pl_target *attempt_target;
     uint64_t attempt_start_ms;
@@ -121,7 +135,9 @@ struct pl_request {
     bool paused;    /* the attempt waits for the client to read */
     bool client_gone;
     bool past_deadline;
-    int status; /* of the answer; 499 when the client left */
+    char give_up_code[32];     /* why candidates gave none: "queue_full", ... ; "" otherwise */
+    uint64_t give_up_retry_ms; /* and when to come again; 0: unknown */
+    int status;                /* of the answer; 499 when the client left */
 
     TAILQ_ENTRY(pl_request) link; /* in runtime->active, or runtime->spare */
 };
@@ -168,9 +184,40 @@ void pl_request_arm_timer(struct pl_request *self, uint64_t duration_ms);
 /** Adds, replaces or (value NULL) removes a top-level member of the body sent upstream. */
 PL_NODISCARD int pl_request_edit(struct pl_request *self, const char *key, const char *value_json);
 
+/* ---- admit.c ---- */
+
+/**
+ * Reserves a place at a target, giving back any other. OUT: it or its provider is ejected, or the
+ * single probe is taken; BUSY: its limit of concurrent requests is reached. `forced` admits to
+ * ejected ones, too.
+ */
+enum pl_admission pl_request_admit(struct pl_request *self, const struct pl_target *target,
+                                   bool forced);
+/** Gives the place back; without a report before, the outcome is neutral. Idempotent. */
+void pl_request_leave(struct pl_request *self);
+/** A waiting place for `target`, at most `max_count` of them for all workers; one per request. */
+PL_NODISCARD bool pl_request_enter_queue(struct pl_request *self, const struct pl_target *target,
+                                         uint32_t max_count);
+void pl_request_leave_queue(struct pl_request *self);
+/** The try's outcome, once: a status, or a failure. */
+void pl_request_report_status(struct pl_request *self, int status, uint32_t first_token_ms);
+void pl_request_report_failure(struct pl_request *self, enum pl_failure failure);
+/** An answer that was good so far broke off. */
+void pl_request_report_broken(struct pl_request *self, enum pl_failure failure);
+
+/* ---- forward.c ---- */
+
+/** Lays out the upstream's request in `pieces`. */
+PL_NODISCARD int pl_request_build(struct pl_request *self, const struct pl_target *target,
+                                  size_t *out_count);
+/** Passed-through credentials of different clients must not share a connection. */
+uint64_t pl_request_credential_tag(const struct pl_request *self,
+                                   const struct pl_provider *provider);
+
 /* ---- send.c ---- */
 
-/** Drops the last answer and starts a try. PL_ERR_LIMIT: the trail is full. */
+/** Drops the last answer and starts a try. PL_ERR_LIMIT: the trail is full. PL_ERR_SYNTAX: the body
+ *  cannot be changed as the target and the policy ask. */
 PL_NODISCARD int pl_request_send(struct pl_request *self, const struct pl_target *target);
 /** Ends the running try, if any, without a trace, and drops its answer. */
 void pl_request_drop_answer(struct pl_request *self);

@@ -28,6 +28,7 @@
 #include <event2/listener.h>
 #include <linux/sockios.h>
 #include <netinet/in.h>
+#include <openssl/err.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -63,13 +64,15 @@ struct connection {
     uint64_t last_read_ms;
     uint64_t last_drain_ms; /* when the client last took bytes */
     int unacked_bytes;      /* in the kernel, at the last sweep */
+    bool surplus;           /* one too many */
+    bool cut_short;         /* its last answer is not whole */
     bool reset_on_close;
-    bool flush_due;
-    struct timeval write_turn; /* the loop turn of the last write ... */
-    uint32_t writes_in_turn;   /* ... and how many there were in it */
+    bool flush_due, writable_due;
+    struct timeval write_turn;       /* the loop turn of the last write ... */
+    uint32_t writes_in_turn;         /* ... and how many there were in it */
     struct evhttp_request *answered; /* its answer is whole, but not all of it is sent */
     TAILQ_ENTRY(connection) link;
-    SLIST_ENTRY(connection) queue_link; /* newcomers, to_flush or doomed: one at a time */
+    SLIST_ENTRY(connection) queue_link; /* of the queue that it is in: one at a time */
     bool queued;
 };
 
@@ -99,8 +102,9 @@ struct pl_server {
     TAILQ_HEAD(, connection) connections;
     size_t connection_count, exchange_count;
     struct connection *completing; /* set by the guard just before evhttp's callback */
-    struct connection_queue newcomers, to_flush, doomed;
-    struct event *queue_event; /* works the three queues off */
+    struct connection_queue newcomers, to_flush, flushing, doomed;
+    struct event *queue_event; /* works the queues off */
+    bool in_queues;
     struct event *sweep_timer;
     struct event *accept_timer; /* re-enables accept after EMFILE; ends it when draining */
     bool draining;
@@ -112,6 +116,7 @@ struct pl_server {
 static _Thread_local struct pl_server *servers_on_thread;
 
 static void connection_doom(struct connection *self);
+static void say_goodbye(struct connection *self);
 static void try_flush(struct connection *self);
 
 /* ---- queues ------------------------------------------------------------------------------- */
@@ -123,7 +128,12 @@ static void enqueue(struct connection *self, struct connection_queue *queue)
         return;
     self->queued = true;
     SLIST_INSERT_HEAD(queue, self, queue_link);
-    event_active(server->queue_event, EV_TIMEOUT, 0);
+    if (!server->in_queues) {
+        event_active(server->queue_event, EV_TIMEOUT, 0);
+    } else { /* in the next turn, so that one connection cannot keep the loop to itself */
+        struct timeval at_once = {0, 0};
+        event_add(server->queue_event, &at_once);
+    }
 }
 
 static void dequeue(struct connection *self)
@@ -131,7 +141,8 @@ static void dequeue(struct connection *self)
     if (!self->queued)
         return;
     struct pl_server *server = self->server;
-    struct connection_queue *queues[] = {&server->newcomers, &server->to_flush, &server->doomed};
+    struct connection_queue *queues[] = {&server->newcomers, &server->to_flush, &server->flushing,
+                                         &server->doomed};
     for (size_t i = 0; i < PL_COUNT(queues); i++) {
         struct connection *other;
         SLIST_FOREACH(other, queues[i], queue_link)
@@ -340,7 +351,7 @@ static void on_refusal_sent(struct bufferevent *bev, void *arg)
     self->state = CONNECTION_LINGERING;
     self->since_ms = pl_now_ms();
     if (self->server->tls)
-        (void)SSL_shutdown(bufferevent_openssl_get_ssl(bev)); /* close_notify; reading goes on */
+        say_goodbye(self); /* reading goes on */
     shutdown(bufferevent_getfd(bev), SHUT_WR);
     bufferevent_setcb(bev, on_linger_read, NULL, on_refused_event, self);
     bufferevent_enable(bev, EV_READ);
@@ -357,8 +368,14 @@ static const char *refusal_code(int status)
         return "request_too_large";
     case 414:
         return "uri_too_long";
+    case 417:
+        return "expectation_failed";
     case 431:
         return "headers_too_large";
+    case 501:
+        return "not_implemented";
+    case 505:
+        return "http_version_not_supported";
     default:
         return "bad_request";
     }
@@ -469,11 +486,11 @@ static void on_output(struct evbuffer *output, const struct evbuffer_cb_info *in
         enqueue(self, &self->server->to_flush);
         return;
     }
-    struct pl_exchange *exchange = self->exchange;
     uint32_t high = self->server->limits.unsent_high_bytes;
-    if (exchange && exchange->ops && exchange->ops->on_writable && left <= high / 2 &&
-        left + info->n_deleted > high / 2)
-        exchange->ops->on_writable(exchange->ops_arg);
+    if (self->exchange && left <= high / 2 && left + info->n_deleted > high / 2) {
+        self->writable_due = true; /* the owner may be in the middle of a write */
+        enqueue(self, &self->server->to_flush);
+    }
 }
 
 /* Writes at once what waits; what the kernel does not take is left to the event loop. */
@@ -502,6 +519,14 @@ static void hand_back(struct connection *self)
     /* evhttp would write its own last chunk if the flag of a chunked request were left on */
     req->chunked = 0;
     evhttp_send_reply_end(req);
+}
+
+static void tell_writable(struct connection *self)
+{
+    const struct pl_exchange_ops *ops = self->exchange->ops;
+    self->writable_due = false;
+    if (ops && ops->on_writable)
+        ops->on_writable(self->exchange->ops_arg);
 }
 
 /* What is written in one turn of the loop goes out in one system call, at the end of the turn. */
@@ -534,6 +559,26 @@ static void reset_socket(struct connection *self)
     int fd = bufferevent_getfd(self->bev);
     if (fd >= 0)
         (void)connect(fd, &nowhere, sizeof(nowhere));
+}
+
+/* Says close_notify, without which a client of TLS must take the end for a cut. */
+static void say_goodbye(struct connection *self)
+{
+    SSL *ssl = bufferevent_openssl_get_ssl(self->bev);
+    if (SSL_in_init(ssl) || (SSL_get_shutdown(ssl) & SSL_SENT_SHUTDOWN))
+        return;
+    (void)SSL_shutdown(ssl);
+    ERR_clear_error();
+}
+
+/* The end of a connection that is not evhttp's idea. */
+static void connection_end(struct connection *self)
+{
+    if (self->reset_on_close)
+        reset_socket(self);
+    else if (self->server->tls && !self->cut_short)
+        say_goodbye(self);
+    evhttp_connection_free(self->evcon);
 }
 
 /* evhttp is about to free its connection, whatever the reason. */
@@ -569,11 +614,10 @@ static void on_evcon_close(struct evhttp_connection *evcon, void *arg)
 
 static void connection_adopt(struct connection *self)
 {
-    struct pl_server *server = self->server;
     if (!self->evcon)
         bufferevent_getcb(self->bev, NULL, NULL, NULL, (void **)&self->evcon);
     evhttp_connection_set_closecb(self->evcon, on_evcon_close, self);
-    if (server->connection_count > server->limits.connections)
+    if (self->surplus)
         connection_doom(self);
 }
 
@@ -583,18 +627,22 @@ static void on_queue(evutil_socket_t fd, short what, void *arg)
     (void)what;
     struct pl_server *server = arg;
     struct connection *self;
+    server->in_queues = true;
     while ((self = queue_pop(&server->newcomers)))
         connection_adopt(self);
-    while ((self = queue_pop(&server->to_flush))) {
+    server->flushing = server->to_flush;
+    SLIST_INIT(&server->to_flush);
+    while ((self = queue_pop(&server->flushing))) {
         if (self->flush_due)
             try_flush(self);
-        hand_back(self);
+        if (self->writable_due)
+            tell_writable(self);
+        else
+            hand_back(self); /* after either it may be gone */
     }
-    while ((self = queue_pop(&server->doomed))) {
-        if (self->reset_on_close)
-            reset_socket(self);
-        evhttp_connection_free(self->evcon);
-    }
+    while ((self = queue_pop(&server->doomed)))
+        connection_end(self);
+    server->in_queues = false;
 }
 
 /* ---- accepting ----------------------------------------------------------------------------- */
@@ -621,6 +669,7 @@ static struct bufferevent *on_bev(struct event_base *base, void *arg)
     self->output_entry = evbuffer_add_cb(bufferevent_get_output(bev), on_output, self);
     TAILQ_INSERT_TAIL(&server->connections, self, link);
     server->connection_count++;
+    self->surplus = server->connection_count > server->limits.connections;
     enqueue(self, &server->newcomers);
     return bev;
 }
@@ -949,6 +998,7 @@ static struct evhttp_request *let_go(struct pl_exchange *self)
 {
     struct evhttp_request *req = self->request;
     req->userdone = 1;
+    self->connection->writable_due = false;
     exchange_release(self, self->connection->server);
     return req;
 }
@@ -1062,6 +1112,7 @@ void pl_exchange_end(struct pl_exchange *self)
 void pl_exchange_abort(struct pl_exchange *self, bool at_once)
 {
     struct connection *connection = self->connection;
+    connection->cut_short = true;
     connection->reset_on_close = at_once || self->eof_framed || !self->started;
     let_go(self);
     if (at_once)

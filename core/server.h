@@ -38,7 +38,7 @@ struct pl_server_ops {
 struct pl_exchange_ops {
     /** The client has left, or was given up; the exchange is dead once this returns. */
     void (*on_gone)(void *arg);
-    /** What was unsent has fallen under the high mark again. */
+    /** What was unsent has fallen well under the high mark again. Never from inside a write. */
     void (*on_writable)(void *arg);
 };
 

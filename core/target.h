@@ -7,7 +7,9 @@
 
 #include "attempt.h"
 #include "base.h"
+#include "gauge.h"
 #include "headers.h"
+#include "health.h"
 #include "json.h"
 #include "pool.h"
 
@@ -17,6 +19,18 @@ enum pl_auth {
     PL_AUTH_PASSTHROUGH, /* the client's own credential headers */
 };
 
+/** An active health check; path NULL: none. */
+struct pl_active_check {
+    char *path; /* on the provider's host, as it is */
+    char *method;
+    int *statuses; /* that count as good, 0-terminated */
+    struct pl_headers headers;
+    uint32_t interval_ms, timeout_ms;
+    double jitter_ratio;
+    uint32_t unhealthy_after, healthy_after;
+    bool readmits; /* a good streak ends a passive ejection, too */
+};
+
 struct pl_provider {
     char *name;
     struct pl_endpoint endpoint;
@@ -24,6 +38,9 @@ struct pl_provider {
     char *host_header; /* "api.example.com" or "127.0.0.1:8000" */
     enum pl_auth auth;
     struct pl_headers headers; /* always sent, the credential of PL_AUTH_KEY included */
+    struct pl_health_rules rules;
+    pl_health_slot slot; /* is it reached at all? see admit.c */
+    struct pl_active_check check;
 };
 
 struct pl_target {
@@ -38,6 +55,10 @@ struct pl_target {
     struct pl_json_edit *edits; /* body set and unset; owned texts */
     size_t edit_count;
     struct pl_attempt_limits limits;
+    pl_health_slot slot;
+    uint32_t max_in_flight; /* 0: no limit */
+    uint32_t queue_count;   /* may wait for a place, all workers together */
+    uint32_t queue_ms;      /* for so long */
 };
 
 /** What requests are routed over: one per configuration, shared by all workers, never changed. */
@@ -46,7 +67,9 @@ struct pl_topology {
     size_t provider_count;
     struct pl_target *targets;
     size_t target_count;
-    bool response_headers; /* x-perilune-* on answers */
+    bool response_headers;    /* x-perilune-* on answers */
+    struct pl_health *health; /* shared by all workers and, as the gauge, by the admin listener */
+    struct pl_gauge *gauge;
 };
 
 #endif

@@ -14,8 +14,25 @@
 #include <string.h>
 
 #define HOOK_INSTRUCTION_COUNT 10000
+#define GSUB_STACK_MAX_BYTES   (1024 * 1024)
+#define UNCHECKED_MAX_BYTES    (8 * 1024 * 1024)
+#define WORK_BURSTS            10 /* for work in C that takes memory: decoding a large body */
 
 static const char loaded_key, preload_key;
+
+static void on_count(lua_State *L, lua_Debug *record);
+
+/* One instruction can fill megabytes, and ten thousand of them take minutes: so much memory asked
+ * for brings the next look at the clock forward. (LuaJIT lets a hook be set at any moment.) */
+static void count_work(struct pl_vm *self, size_t bytes)
+{
+    self->unchecked_bytes += bytes;
+    if (self->unchecked_bytes < UNCHECKED_MAX_BYTES || !self->state || self->overrun)
+        return;
+    self->unchecked_bytes = 0;
+    self->check_soon = true;
+    lua_sethook(self->state, on_count, LUA_MASKCOUNT, 1);
+}
 
 static void *allocate(void *ud, void *block, size_t old_bytes, size_t new_bytes)
 {
@@ -25,6 +42,7 @@ static void *allocate(void *ud, void *block, size_t old_bytes, size_t new_bytes)
         self->memory_used_bytes -= old_bytes;
         return NULL;
     }
+    count_work(self, new_bytes);
     if (new_bytes > old_bytes &&
         self->memory_used_bytes + (new_bytes - old_bytes) > self->limits.memory_bytes) {
         self->starved = true;
@@ -52,11 +70,17 @@ static void on_count(lua_State *L, lua_Debug *record)
 {
     struct pl_vm *self = pl_vm_of(L);
     uint64_t cpu_us = pl_thread_cpu_us();
-    if (self->burst_start_us == 0) {
-        self->burst_start_us = cpu_us;
+    uint64_t *start_us = self->check_soon ? &self->work_start_us : &self->burst_start_us;
+    uint64_t limit_us = (uint64_t)self->limits.burst_us * (self->check_soon ? WORK_BURSTS : 1);
+    if (self->check_soon) {
+        self->check_soon = false;
+        lua_sethook(L, on_count, LUA_MASKCOUNT, HOOK_INSTRUCTION_COUNT);
+    }
+    if (*start_us == 0) {
+        *start_us = cpu_us;
         return;
     }
-    if (cpu_us - self->burst_start_us < self->limits.burst_us)
+    if (cpu_us - *start_us < limit_us)
         return;
     if (!self->overrun && lua_getinfo(L, "Sl", record) != 0)
         snprintf(self->overrun_at, sizeof(self->overrun_at), "%s:%d", record->short_src,
@@ -86,7 +110,8 @@ void pl_vm_recover(struct pl_vm *self)
 void pl_vm_begin_burst(struct pl_vm *self)
 {
     pl_vm_recover(self);
-    self->burst_start_us = 0;
+    self->burst_start_us = self->work_start_us = 0;
+    self->stack_start = (uintptr_t)__builtin_frame_address(0);
     if (self->overrun) {
         self->overrun = false;
         lua_sethook(self->state, on_count, LUA_MASKCOUNT, HOOK_INSTRUCTION_COUNT);
@@ -164,6 +189,28 @@ static void open_library(lua_State *L, const char *name, lua_CFunction open)
     lua_call(L, 1, 0);
 }
 
+/* string.gsub takes 9 KB of C stack, and LuaJIT bounds its own stack alone: a replacement function
+ * that calls it again would end the process. Upvalue: the real one. */
+static int guarded_gsub(lua_State *L)
+{
+    uintptr_t here = (uintptr_t)__builtin_frame_address(0);
+    if (pl_vm_of(L)->stack_start > here + GSUB_STACK_MAX_BYTES)
+        luaL_error(L, "string.gsub: called within itself too often");
+    lua_pushvalue(L, lua_upvalueindex(1));
+    lua_insert(L, 1);
+    lua_call(L, lua_gettop(L) - 1, LUA_MULTRET);
+    return lua_gettop(L);
+}
+
+static void guard_gsub(lua_State *L)
+{
+    lua_getglobal(L, LUA_STRLIBNAME);
+    lua_getfield(L, -1, "gsub");
+    lua_pushcclosure(L, guarded_gsub, 1);
+    lua_setfield(L, -2, "gsub");
+    lua_pop(L, 1);
+}
+
 /* Library code gets what it needs to compute, and no way to files, processes or the JIT. */
 static int open_libraries(lua_State *L)
 {
@@ -178,8 +225,13 @@ static int open_libraries(lua_State *L)
         lua_pushnil(L);
         lua_setglobal(L, *name);
     }
+    guard_gsub(L);
     lua_pushcfunction(L, lua_require);
     lua_setglobal(L, "require");
+    get_table(L, &loaded_key); /* library code asks for it by name */
+    lua_getglobal(L, LUA_BITLIBNAME);
+    lua_setfield(L, -2, LUA_BITLIBNAME);
+    lua_pop(L, 1);
     /* ("").x reaches the string library through this metatable, from policies too: nobody may
      * change it, and nobody makes bytecode with it */
     lua_pushliteral(L, "");

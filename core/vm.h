@@ -22,6 +22,10 @@ struct pl_vm {
     struct pl_vm_limits limits;
     size_t memory_used_bytes;
     uint64_t burst_start_us; /* thread CPU at the first hook of this burst; 0: none yet */
+    uintptr_t stack_start;   /* where the C stack was when this burst began */
+    size_t unchecked_bytes;  /* asked for since the clock was last looked at for it */
+    bool check_soon;         /* it has been enough to look at the clock at once */
+    uint64_t work_start_us;  /* as burst_start_us, at the first such look */
     bool overrun;            /* the running burst was stopped by its budget */
     char overrun_at[128];    /* "file:line" where that happened */
     bool starved;            /* memory has run out since the last full collection */

@@ -22,6 +22,7 @@
 
 #define DRAIN_POLL_MS 10
 #define LOAD_BURST_US (2000 * 1000)
+#define STACK_BYTES   (8 * 1024 * 1024) /* what Lua's deepest recursion through C takes, twice */
 
 struct pl_worker {
     const struct pl_config *config;
@@ -180,8 +181,12 @@ static void *run(void *arg)
 
 void pl_worker_start(struct pl_worker *self)
 {
+    pthread_attr_t attributes;
     self->started = true;
-    int rc = pthread_create(&self->thread, NULL, run, self);
+    pthread_attr_init(&attributes);
+    pthread_attr_setstacksize(&attributes, STACK_BYTES);
+    int rc = pthread_create(&self->thread, &attributes, run, self);
+    pthread_attr_destroy(&attributes);
     if (rc != 0) {
         pl_log(PL_LOG_ERROR, "worker: pthread_create: %s", strerror(rc));
         exit(1);

@@ -6,8 +6,10 @@
 
 local cjson = require "cjson.safe"
 local config = require "perilune.config"
+local duration = require "perilune.duration"
 local errors = require "perilune.errors"
 local gateway = require "perilune.gateway"
+local health = require "perilune.health"
 local native = require "perilune.native"
 
 local boot = {}
@@ -15,16 +17,39 @@ local boot = {}
 local CONFIG_FILE = "gateway.lua"
 local JSON_HEADERS = { ["Content-Type"] = "application/json" }
 
+local function decode(text)
+  if not native.json_fits(text) then return nil, "too_large" end
+  local value = cjson.decode(text)
+  if type(value) ~= "table" then return nil, "malformed" end
+  return value
+end
+
 -- ---- the request's methods -----------------------------------------------------------------
 
 local request = native.request_methods
+
+--- What the configuration says of answers before a policy sees them, see perilune.health; nil when
+-- it says nothing.
+local after_send
 
 --- Sends the request to a target; waits for an answer that can be judged.
 function request.send(req, target)
   native.send_begin(req, target)
   local res, class, detail, failed_target = native.send_result(req)
-  if res then return res end
+  if res then
+    if after_send then after_send(req, res) end
+    return res
+  end
   return nil, { class = class, detail = detail, target = failed_target }
+end
+
+--- Answers that no target could be tried, and when to come again.
+local function answer_given_up(req, code, retry_after_ms)
+  local headers = { ["Content-Type"] = "application/json" }
+  if retry_after_ms > 0 then
+    headers["Retry-After"] = tostring(math.ceil(retry_after_ms / 1000))
+  end
+  return native.respond(req, 503, errors.given_up(code), headers)
 end
 
 --- Answers the client with `res`, or with the error that `err` stands for; waits for the end.
@@ -33,6 +58,8 @@ function request.relay(req, res, err)
     native.relay_begin(req, res)
     return native.relay_result(req)
   end
+  local code, retry_after_ms = native.given_up(req)
+  if err == nil and code then return answer_given_up(req, code, retry_after_ms) end
   local status, body = errors.failure_body(err)
   return native.respond(req, status, body, JSON_HEADERS)
 end
@@ -50,11 +77,10 @@ function request.fail(req, status, code, message)
   return native.respond(req, status, errors.body(status, code, message), JSON_HEADERS)
 end
 
---- The body as a table, decoded anew at each call; nil, "malformed" when it is not JSON.
+--- The body as a table, decoded anew at each call; nil, "malformed" when it is not JSON, nil,
+-- "too_large" when the table would not fit the memory.
 function request.json(req)
-  local value = cjson.decode(req:body())
-  if type(value) ~= "table" then return nil, "malformed" end
-  return value
+  return decode(req:body())
 end
 
 --- Sets a top-level field of the body that targets get.
@@ -71,6 +97,30 @@ function request.unset(req, key)
   return native.edit(req, key)
 end
 
+-- ---- the target's methods ------------------------------------------------------------------
+
+local target = native.target_methods
+
+--- How the target is: { fit, state, reason, out_for_ms, in_flight, ejections, success_ratio,
+-- first_token_ms }.
+function target.health(self)
+  return native.view(self)
+end
+
+--- Takes the target out of the choice for a while: `target:eject("30s", "why")`.
+function target.eject(self, text, why)
+  local ms, code, message = duration.parse(text)
+  if not ms then error("eject: the duration " .. (message or code), 2) end
+  native.eject(self, ms, "policy")
+  native.log("warn", ("target %s is out for %s: %s"):format(self.name, text,
+    tostring(why or "a policy says so")))
+end
+
+--- Takes the target in again at once.
+function target.restore(self)
+  native.restore(self)
+end
+
 -- ---- the answer's methods ------------------------------------------------------------------
 
 local response = native.response_methods
@@ -85,9 +135,7 @@ end
 function response.json(res)
   local body, code = response.body(res)
   if not body then return nil, code end
-  local value = cjson.decode(body)
-  if type(value) ~= "table" then return nil, "malformed" end
-  return value
+  return decode(body)
 end
 
 -- ---- what C calls --------------------------------------------------------------------------
@@ -159,10 +207,12 @@ end
 --- The gateway's entry function.
 function boot.gateway(sources, helpers)
   local loaded = load_config(sources, helpers)
+  local targets = native.targets()
+  after_send = health.new { config = loaded, targets = targets, native = native }
   local handle, _, problem = gateway.new {
     config = loaded,
     policies = load_policies(loaded, sources),
-    targets = native.targets(),
+    targets = targets,
     now_wall_ms = native.now_wall_ms,
   }
   if not handle then error(CONFIG_FILE .. ": " .. problem, 0) end

@@ -25,6 +25,8 @@
 --
 -- Pure. `res` needs `.status`, `.headers[name]` and `:json()`.
 
+local find = string.find
+
 local CLASS_NAMES = {
   "ok", "rate_limited", "auth", "billing", "model_not_found", "context_length", "content_filter",
   "client_fault", "overloaded", "server_error", "dns", "connect", "tls", "reset", "timeout_connect",
@@ -143,6 +145,8 @@ end
 
 local function class_of_code(code)
   if type(code) ~= "string" then return nil end
+  local class = CODE_CLASS[code]
+  if class or not find(code, "[%u#:]") then return class end
   code = code:lower():gsub("^.*#", ""):gsub(":.*$", "") -- com.amazon.x#Name, Name:http://...
   return CODE_CLASS[code]
 end
@@ -160,9 +164,12 @@ end
 
 local function class_of_codes(res, inner, body)
   local nested = inner.innererror
-  return class_of_code(inner.code) or class_of_code(inner.type) or class_of_code(inner.status)
-    or class_of_code(type(nested) == "table" and nested.code) or class_of_details(inner.details)
-    or class_of_code(body.__type) or class_of_code(res.headers["x-amzn-errortype"])
+  local class = class_of_code(inner.code) or class_of_code(inner.type)
+    or class_of_code(inner.status) or class_of_code(type(nested) == "table" and nested.code)
+    or class_of_details(inner.details)
+  if class or inner ~= body then return class end
+  -- AWS: no wrapper in the body, the name of the error there or in a header
+  return class_of_code(body.__type) or class_of_code(res.headers["x-amzn-errortype"])
 end
 
 local function message_of(inner)
@@ -224,8 +231,10 @@ local BY_BODY = {
 
 local function classify_status(res, status)
   if status >= 200 and status < 300 then return "ok" end
-  if FIXED[status] then return FIXED[status] end
-  if BY_BODY[status] then return BY_BODY[status](res) end
+  local class = FIXED[status]
+  if class then return class end
+  local by_body = BY_BODY[status]
+  if by_body then return by_body(res) end
   if status >= 400 and status < 500 then return classify_client_error(res) end
   return "server_error"
 end

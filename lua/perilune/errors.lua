@@ -168,6 +168,19 @@ function errors.failure_body(err)
   return status, errors.body(status, code, message, { type = kind })
 end
 
+local GIVEN_UP = {
+  queue_full = "All targets of this route are busy, and the queue is full",
+  queue_timeout = "All targets of this route stayed busy",
+  all_ejected = "All targets of this route are out of service for now",
+}
+
+--- The body for a request that no target could take, status 503.
+-- @tparam string code "queue_full", "queue_timeout" or "all_ejected"
+-- @treturn string JSON
+function errors.given_up(code)
+  return errors.body(503, code, GIVEN_UP[code] or "No target of this route can be tried")
+end
+
 --- The body for a path that is not served, status 404.
 -- @tparam string method
 -- @tparam string path

@@ -108,7 +108,8 @@ local function make_route(entry, all_targets)
   for position, index in ipairs(entry.targets) do targets[position] = all_targets[index] end
   local fields = {
     name = entry.name, policy = entry.policy or DEFAULT_POLICY, deadline_ms = entry.deadline_ms,
-    retry = retry.new(entry.retry or {}),
+    retry = retry.new(entry.retry or {}), balance = entry.balance, panic = entry.panic,
+    max_ejection_ratio = entry.max_ejection_ratio,
   }
   local function computed(_, key)
     return key == "targets" and copy(targets) or nil

@@ -20,16 +20,25 @@ local function make_sleep(native)
   end
 end
 
+--- What perilune.candidates needs of the core.
+local function candidates_deps(native)
+  return {
+    now_ms = native.now_ms, now_wall_ms = native.now_wall_ms, random = native.random,
+    sleep_ms = native.sleep_ms, current = native.current,
+    is_fit = native.is_fit, admit = native.admit, load = native.load,
+    out_until_ms = native.out_until_ms, retry_allowed = native.retry_allowed,
+    queue_limits = native.queue_limits, queue_enter = native.queue_enter,
+    queue_leave = native.queue_leave, give_up = native.give_up,
+  }
+end
+
 --- Builds the public module.
 -- @tparam table native now_ms(), now_wall_ms(), random([n]), sleep_ms(ms), current(),
--- log(level, text)
+-- log(level, text), and of health what candidates_deps lists
 -- @treturn table read-only: candidates, classify, sleep, now_ms, log, random
 local function new(native)
   return frozen.view("perilune", {
-    candidates = candidates.new {
-      now_ms = native.now_ms, now_wall_ms = native.now_wall_ms, random = native.random,
-      sleep_ms = native.sleep_ms, current = native.current,
-    },
+    candidates = candidates.new(candidates_deps(native)),
     classify = classify.classify,
     --- Waits; the text has a unit: "100ms", "1.5s".
     sleep = make_sleep(native),

@@ -85,14 +85,16 @@ local function backoff_ms(limits, n, random)
 end
 
 --- Makes a route's retry object: `attempts` (tries in all), `per_priority` (tries at one priority
--- in a round, nil for as many as it has targets), `wants` and `backoff_ms`. It is read-only.
--- @tparam table options attempts, per_priority, on, base_ms, max_ms, floor_ms
+-- in a round, nil for as many as it has targets), `budget` ({ ratio, min_count }, nil for none),
+-- `wants` and `backoff_ms`. It is read-only.
+-- @tparam table options attempts, per_priority, budget, on, base_ms, max_ms, floor_ms
 -- @treturn table
 function retry.new(options)
   local limits = {}
   for name, default in pairs(DEFAULTS) do limits[name] = options[name] or default end
   local own_set = options.on and compile(options.on, 2)
-  local self = { attempts = limits.attempts, per_priority = options.per_priority }
+  local self = { attempts = limits.attempts, per_priority = options.per_priority,
+    budget = options.budget and frozen.view("perilune.retry.budget", options.budget) }
 
   --- Whether an outcome calls for another try. The route's own list, when it has one, decides;
   -- else `default_on`; else the library's.

@@ -118,10 +118,15 @@ local function from_reset(value, now_wall_ms)
   return at_ms > now_wall_ms and at_ms - now_wall_ms or nil
 end
 
-local function smallest_reset(value_of)
+local function value_of(headers, name)
+  local value = headers[name]
+  return type(value) == "string" and #value <= VALUE_MAX_BYTES and value or nil
+end
+
+local function smallest_reset(headers)
   local smallest_ms
   for i = 1, #RESET_HEADERS do
-    local value = value_of(RESET_HEADERS[i])
+    local value = value_of(headers, RESET_HEADERS[i])
     local wait_ms = value and retry_after.go_duration_ms(value)
     if wait_ms and (not smallest_ms or wait_ms < smallest_ms) then smallest_ms = wait_ms end
   end
@@ -129,26 +134,32 @@ local function smallest_reset(value_of)
 end
 
 --- How long to leave the sender of these headers alone.
--- @tparam function get get(lower-case name) -> value or nil
+-- @param headers indexable by lower-case names
 -- @tparam number now_wall_ms the wall clock, against which dates are read
 -- @treturn ?number milliseconds from now, 0 included; nil when the headers do not say
-function retry_after.parse(get, now_wall_ms)
-  local function value_of(name)
-    local value = get(name)
-    return type(value) == "string" and #value <= VALUE_MAX_BYTES and value or nil
-  end
-  local value = value_of("retry-after")
+function retry_after.parse(headers, now_wall_ms)
+  local value = value_of(headers, "retry-after")
   local wait_ms = value and from_retry_after(value, now_wall_ms)
   if wait_ms then return wait_ms end
-  value = value_of("retry-after-ms")
+  value = value_of(headers, "retry-after-ms")
   wait_ms = value and whole_number(value)
   if wait_ms then return wait_ms end
-  value = value_of("x-ms-retry-after-ms")
+  value = value_of(headers, "x-ms-retry-after-ms")
   wait_ms = value and whole_number(value)
   if wait_ms then return wait_ms end
-  value = value_of("x-ratelimit-reset")
+  value = value_of(headers, "x-ratelimit-reset")
   wait_ms = value and from_reset(value, now_wall_ms)
-  return wait_ms or smallest_reset(value_of)
+  return wait_ms or smallest_reset(headers)
+end
+
+--- The same for an answer, with one look at it when no header can say anything.
+-- @param res `.headers`, and `.has_wait_hint`: false when none of the headers above is there, nil
+-- when that is not known
+-- @tparam function now_wall_ms asked only when there is a header to read
+-- @treturn ?number milliseconds from now
+function retry_after.of(res, now_wall_ms)
+  if res.has_wait_hint == false then return nil end
+  return retry_after.parse(res.headers, now_wall_ms())
 end
 
 return retry_after

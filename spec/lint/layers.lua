@@ -7,13 +7,13 @@
 -- include whatever they like.
 local LAYERS = {
   { name = "process", files = { "main", "worker", "config", "admin" } },
-  { name = "glue", files = { "request", "send", "relay", "bind" } },
+  { name = "glue", files = { "request", "admit", "forward", "send", "relay", "bind" } },
   -- The two halves do not know each other: the network half has no Lua, the script half no sockets.
   { name = "script", files = { "vm", "coroutine" }, beside = true },
   { name = "network", files = { "server", "reply", "listen", "attempt", "dial", "pool", "tls",
     "resolve", "target", "probe" } },
   { name = "pure", files = { "json", "sse", "headers", "http1", "guard", "multipart",
-    "health", "metrics", "bundle" } },
+    "health", "gauge", "metrics", "bundle" } },
   { name = "base", files = { "base", "log" } },
 }
 

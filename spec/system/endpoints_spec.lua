@@ -9,9 +9,9 @@ return {
   listen = { address = "127.0.0.1:0" },
   admin = { address = "127.0.0.1:0" },
   providers = {
-    based = { url = "%s/v1", key = "sk-secret" },
-    bare = { url = "%s" },
-    deep = { url = "%s/api/openai/v1/" },
+    based = { url = "%s/v1", key = "sk-secret", health = false },
+    bare = { url = "%s", health = false },
+    deep = { url = "%s/api/openai/v1/", health = false },
   },
   routes = {
     { match = { headers = { ["x-base"] = "bare" } }, targets = { { provider = "bare" } } },
@@ -30,7 +30,7 @@ local JSON = { ["Content-Type"] = "application/json" }
 local CHAT = "/v1/chat/completions"
 
 local gw, up
-local play_next -- function(connection) for each request of the upstream; "close" ends the connection
+local play_next -- function(connection), for each request; "close" ends the connection
 
 local function start_all()
   up = support.upstream(function(conn)

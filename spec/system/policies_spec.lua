@@ -10,7 +10,10 @@ local CONFIG = [[
 return {
   listen = { address = "127.0.0.1:0" },
   admin = { address = "127.0.0.1:0" },
-  providers = { one = { url = "%s/v1" }, two = { url = "%s/v1" } },
+  providers = {
+    one = { url = "%s/v1", health = false },
+    two = { url = "%s/v1", health = false },
+  },
   routes = { %s },
 }
 ]]
@@ -648,7 +651,7 @@ describe("a policy of one's own", function()
     end
     local since = support.now()
     response = chat({ model = "late_relay" })
-    assert.is_true(response.ended == "cut" or response.ended == "reset")
+    assert.is_true(response.status == 504 or response.ended ~= "complete")
     assert.same({ body = "none", code = "timeout_deadline" },
       chat({ model = "late_read" }):json())
     assert.is_true(support.now() - since < 2)

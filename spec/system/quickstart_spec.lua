@@ -45,6 +45,7 @@ local function start_quickstart(ports, expects_failure)
       POLICIES = folder,
       PRIMARY_PORT = ports[1],
       FALLBACK_PORT = ports[2],
+      RUN_DIR = folder .. "/run",
       LISTEN = "127.0.0.1:0",
       ADMIN = "127.0.0.1:0",
     },
@@ -95,14 +96,17 @@ describe("make run", function()
     assert.has.error(function() support.connect(free) end)
   end)
 
-  it("ends when one of the three does", function()
+  it("goes on without a provider, and ends when the gateway does", function()
     local ports = { support.refused_port(), support.refused_port() }
     local quickstart = start_quickstart(ports, true)
-    quickstart:wait_output("stdout", "Ctrl%-C ends")
+    local command = quickstart:wait_output("stdout", "\n(curl [^\n]+)")
     local children = children_of(quickstart.pid)
     support.run({ "sh", "-c", "kill -KILL " .. children[1] })
+    local result = support.run({ "sh", "-c", command })
+    assert.matches("x%-perilune%-trail: primary;connect;%d+ms, fallback;200;", result.stdout)
+    support.run({ "sh", "-c", "kill -KILL " .. children[3] })
     assert.equal(1, quickstart:wait_exit())
-    assert.matches("one of the processes has ended", quickstart:stderr())
+    assert.matches("the gateway has ended", quickstart:stderr())
     for _, pid in ipairs(children) do
       assert.is_false(is_running(pid))
     end

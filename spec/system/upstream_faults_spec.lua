@@ -14,11 +14,11 @@ local CONFIG = [[
 return {
   listen = { address = "127.0.0.1:0" },
   admin = { address = "127.0.0.1:0" },
-  providers = {
-    bad = { url = "%s/v1" },
-    good = { url = "%s/v1" },
-    refused = { url = "http://127.0.0.1:%d/v1" },
-    full = { url = "http://127.0.0.1:%d/v1", timeouts = { connect = "120ms" } },
+  providers = { -- each try on its own: nobody is left out for what came before
+    bad = { url = "%s/v1", health = false },
+    good = { url = "%s/v1", health = false },
+    refused = { url = "http://127.0.0.1:%d/v1", health = false },
+    full = { url = "http://127.0.0.1:%d/v1", health = false, timeouts = { connect = "120ms" } },
   },
   routes = {
     %s
@@ -794,6 +794,11 @@ describe("thousands of requests with random faults", function()
     return cjson.encode({ id = id, text = id:rep(random(1, 400)) })
   end
 
+  local function write_events(conn, id)
+    conn:start_chunked()
+    for _ = 1, random(5) do conn:event(body_of(id)) end
+  end
+
   --- What both upstreams do with a request; each name says what is wrong with it.
   local ACTS = {
     good = function(conn, id) conn:respond_json(200, body_of(id)) end,
@@ -841,8 +846,25 @@ describe("thousands of requests with random faults", function()
       conn:chunk(body_of(id))
       return "close"
     end,
+    events = function(conn, id)
+      write_events(conn, id)
+      conn:event("[DONE]")
+      conn:finish_chunked()
+    end,
+    cut_events = function(conn, id)
+      write_events(conn, id)
+      conn:write("fff\r\ndata: half")
+      if random(2) == 1 then conn:reset() end
+      return "close"
+    end,
+    no_events = function(conn)
+      conn:start_chunked()
+      conn:chunk(": nothing\n\n")
+      if random(2) == 1 then conn:finish_chunked() end
+      return "close"
+    end,
   }
-  local FAULTY, NAMES = { cut = true, cut_chunks = true }, {}
+  local FAULTY, NAMES = { cut = true, cut_chunks = true, cut_events = true }, {}
   for name in pairs(ACTS) do NAMES[#NAMES + 1] = name end
   table.sort(NAMES)
 
@@ -866,28 +888,48 @@ describe("thousands of requests with random faults", function()
       end
     end, { port = good.port })
 
+    --- Checks a stream: events of this request alone, and the right last one.
+    local function check_events(answer, id, is_whole)
+      local events = answer:events()
+      local last = table.remove(events).data
+      if is_whole then
+        assert(last == "[DONE]", id)
+      else
+        assert(cjson.decode(last).error.code == "truncated", id)
+      end
+      for _, event in ipairs(events) do assert(cjson.decode(event.data).id == id, id) end
+    end
+
+    local function check_good(answer, id, is_whole)
+      assert(is_whole or FAULTY[last_act], ("%s: %s by %s"):format(id, answer.ended, last_act))
+      if answer.headers["content-type"] == "text/event-stream" then
+        check_events(answer, id, is_whole)
+      elseif is_whole then
+        local body = answer:json()
+        assert(body and body.id == id and #body.text % #id == 0, "wrong answer to " .. id)
+      end
+      return is_whole and "good" or "broken"
+    end
+
+    local ERRORS = { [429] = true, [502] = true, [503] = true }
+    local function check_error(answer, id, is_whole)
+      assert(is_whole and ERRORS[answer.status], ("%s: %d"):format(id, answer.status))
+      assert(type(answer:json().error.message) == "string", id)
+      return "failed"
+    end
+
     local files_before, connection = open_file_count(), nil
     local counts = { good = 0, broken = 0, failed = 0 }
     for number = 1, COUNT do
       local id = ("r%d."):format(number)
       connection = connection or support.connect(gw)
-      connection:send({ path = CHAT, json = { model = "soak", id = id,
+      connection:send({ path = CHAT, json = { model = "soak", id = id, stream = random(2) == 1,
         padding = random(20) == 1 and ("p"):rep(random(200000)) or nil } })
       local answer = connection:read_response()
       local is_whole = answer.ended == "complete"
-      local body = is_whole and answer:json()
-      if answer.status == 200 and is_whole then
-        assert(body and body.id == id and #body.text % #id == 0, "wrong answer to " .. id)
-        counts.good = counts.good + 1
-      elseif answer.status == 200 then
-        assert(FAULTY[last_act], ("%s: %s by %s"):format(id, answer.ended, last_act))
-        counts.broken = counts.broken + 1
-      else
-        assert(is_whole and (answer.status == 502 or answer.status == 503 or answer.status == 429),
-          ("%s: %d %s"):format(id, answer.status, answer.ended))
-        assert(type(body.error.message) == "string", id)
-        counts.failed = counts.failed + 1
-      end
+      local check = answer.status == 200 and check_good or check_error
+      local outcome = check(answer, id, is_whole)
+      counts[outcome] = counts[outcome] + 1
       if not is_whole or answer.headers.connection == "close" then
         connection:close()
         connection = nil

@@ -3,6 +3,14 @@ local support = require "spec.unit.support"
 
 local HALF = function() return 0.5 end
 
+--- Adds what a core in perfect health says.
+local function fit(deps)
+  deps.is_fit = function() return true end
+  deps.admit = deps.is_fit
+  deps.load = function() return 0, 0, 1, 1 end
+  return deps
+end
+
 --- Runs a loop that sends to every candidate until one is good.
 local function run(options)
   return support.run(function(gw)
@@ -512,7 +520,7 @@ describe("perilune.candidates", function()
     it("one small table for the first target", function()
       local route = support.route { targets = { { name = "a", weight = 3 }, { name = "b" } } }
       local req = support.req {}
-      local new = candidates.new { current = function() return req end, random = HALF }
+      local new = candidates.new(fit { current = function() return req end, random = HALF })
       new(route)()
       collectgarbage()
       collectgarbage("stop")
@@ -525,7 +533,7 @@ describe("perilune.candidates", function()
 
     it("nothing for routes that are gone", function()
       local req = support.req {}
-      local new = candidates.new { current = function() return req end, random = HALF }
+      local new = candidates.new(fit { current = function() return req end, random = HALF })
       local seen = setmetatable({}, { __mode = "k" })
       for _ = 1, 20 do
         local route = support.route {}

@@ -3,7 +3,7 @@ local retry_after = require "perilune.retry_after"
 local NOW_MS = 1750000000000 -- Sun, 15 Jun 2025 15:06:40 GMT
 
 local function parse(headers)
-  return retry_after.parse(function(name) return headers[name] end, NOW_MS)
+  return retry_after.parse(headers, NOW_MS)
 end
 
 describe("perilune.retry_after", function()
@@ -108,5 +108,14 @@ describe("perilune.retry_after", function()
       "1m 2s", "5M" } do
       assert.is_nil(retry_after.go_duration_ms(text), text)
     end
+  end)
+
+  it("asks an answer for its headers only when there may be something in them", function()
+    local function now_wall_ms() return NOW_MS end
+    local headers = { ["retry-after"] = "2" }
+    assert.equal(2000, retry_after.of({ headers = headers, has_wait_hint = true }, now_wall_ms))
+    assert.equal(2000, retry_after.of({ headers = headers }, now_wall_ms))
+    local untouchable = setmetatable({}, { __index = function() error("not to be read") end })
+    assert.is_nil(retry_after.of({ headers = untouchable, has_wait_hint = false }, nil))
   end)
 end)

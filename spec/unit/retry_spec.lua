@@ -156,4 +156,11 @@ describe("perilune.retry", function()
       assert.is_true(chi < 27.9, "chi-square " .. chi) -- 9 degrees of freedom, p = 0.001
     end)
   end)
+
+  it("keeps the budget, read-only", function()
+    assert.is_nil(retry.new({}).budget)
+    local budget = retry.new({ budget = { ratio = 0.2, min_count = 3 } }).budget
+    assert.same({ 0.2, 3 }, { budget.ratio, budget.min_count })
+    assert.has_error(function() budget.ratio = 1 end)
+  end)
 end)

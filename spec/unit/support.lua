@@ -73,7 +73,8 @@ function support.targets(list)
 end
 
 --- A route as policies see it.
--- @tparam table options targets (fields of each), retry (over the usual ones), deadline_ms
+-- @tparam table options targets (fields of each), retry (over the usual ones), deadline_ms,
+-- balance, panic, max_ejection_ratio
 function support.route(options)
   local retry_options = {}
   for key, value in pairs(DEFAULT_RETRY) do retry_options[key] = value end
@@ -82,6 +83,8 @@ function support.route(options)
     name = options.name or "test", policy = options.policy or "fallback",
     targets = support.targets(options.targets or { {} }), retry = retry.new(retry_options),
     deadline_ms = options.deadline_ms or DEFAULT_DEADLINE_MS,
+    balance = options.balance, panic = options.panic,
+    max_ejection_ratio = options.max_ejection_ratio,
   })
 end
 
@@ -140,7 +143,7 @@ function Request:set_deadline_ms(ms)
   self.deadline_at_ms = self.clock.ms + ms
 end
 
-function Request:set_route(name) self.route_name = name end
+function Request:set_route(name) self.route_name, self.route = name, name end
 
 function Request:log(text) table.insert(self.lines, text) end
 
@@ -220,16 +223,126 @@ function support.req(options)
   return self
 end
 
+-- ---- health --------------------------------------------------------------------------------
+
+local Health = {}
+Health.__index = Health
+
+--- A stand-in for the core's health: a slot per target, by its name, in `slots`, with
+--
+--   out_until_ms   ejected until then; `reason`, `ejections`
+--   probe_taken    fit by the look of it, but not admitted
+--   busy_until_ms  as many under way as may be, until then; and always when `concurrent` are
+--   in_flight, first_token_ms, success, ramp   what the balance looks at
+--   queue_count, queue_ms, waiting             its queue
+--
+-- `gave_up` is { code, retry_after_ms }; `admitted`, `retrying_count` and `retry_limit` count.
+-- @tparam table clock
+-- @tparam[opt] table slots target's name -> fields
+function support.health(clock, slots)
+  local self = setmetatable({ clock = clock, slots = {}, admitted = {}, retrying_count = 0,
+    retry_limit = math.huge }, Health)
+  for name, fields in pairs(slots or {}) do
+    local slot = self:slot(name)
+    for key, value in pairs(fields) do slot[key] = value end
+  end
+  return self
+end
+
+function Health:slot(name)
+  local slot = self.slots[name]
+  if not slot then
+    slot = { out_until_ms = 0, ejections = 0, busy_until_ms = 0, concurrent = 0, in_flight = 0,
+      first_token_ms = 0, success = 1, ramp = 1, queue_count = 0, queue_ms = 1000, waiting = 0 }
+    self.slots[name] = slot
+  end
+  return slot
+end
+
+function Health:is_fit(target)
+  return self:slot(target.name).out_until_ms <= self.clock.ms
+end
+
+function Health:leave()
+  if self.place then self.place.in_flight = self.place.in_flight - 1 end
+  self.place = nil
+end
+
+function Health:admit(target, forced)
+  local slot = self:slot(target.name)
+  self:leave()
+  if not forced and (slot.probe_taken or not self:is_fit(target)) then return nil, "out" end
+  if slot.busy_until_ms > self.clock.ms then return nil, "busy" end
+  if slot.concurrent > 0 and slot.in_flight >= slot.concurrent then return nil, "busy" end
+  slot.in_flight, self.place = slot.in_flight + 1, slot
+  table.insert(self.admitted, { name = target.name, forced = forced, at_ms = self.clock.ms })
+  return true
+end
+
+function Health:load(target)
+  local slot = self:slot(target.name)
+  return slot.in_flight, slot.first_token_ms, slot.success, slot.ramp
+end
+
+function Health:out_until_ms(target)
+  if self:is_fit(target) then return nil end
+  return self:slot(target.name).out_until_ms
+end
+
+function Health:eject(target, duration_ms, reason)
+  local slot = self:slot(target.name)
+  slot.out_until_ms = math.max(slot.out_until_ms, self.clock.ms + duration_ms)
+  slot.reason, slot.ejections = reason, slot.ejections + 1
+end
+
+function Health:view(target) return self:slot(target.name) end
+
+function Health:retry_allowed(ratio, min_count)
+  self.budget = { ratio, min_count }
+  if self.retrying then return true end
+  if self.retrying_count >= self.retry_limit then return false end
+  self.retrying, self.retrying_count = true, self.retrying_count + 1
+  return true
+end
+
+function Health:queue_limits(target)
+  local slot = self:slot(target.name)
+  return slot.queue_count, slot.queue_ms
+end
+
+function Health:queue_enter(target, max_count)
+  local slot = self:slot(target.name)
+  assert(not self.queued, "a request has one place in queues")
+  if slot.waiting >= max_count then return false end
+  slot.waiting, self.queued = slot.waiting + 1, slot
+  return true
+end
+
+function Health:queue_leave(target)
+  assert(self.queued == self:slot(target.name), "not in this queue")
+  self.queued.waiting, self.queued = self.queued.waiting - 1, nil
+end
+
+function Health:give_up(code, retry_after_ms) self.gave_up = { code, retry_after_ms } end
+
 -- ---- the public module and policies --------------------------------------------------------
 
---- A stand-in for perilune.native. `current` gives `world.req`.
+--- A stand-in for perilune.native. `current` gives `world.req`; `world.health` is made when it is
+-- not there.
 function support.native(world)
-  return {
+  world.health = world.health or support.health(world.clock)
+  local native = {
     now_ms = world.clock.now_ms, now_wall_ms = world.clock.now_wall_ms,
     sleep_ms = world.clock.sleep_ms, random = world.random,
     current = function() return world.req end,
     log = function(level, text) table.insert(world.log, { level = level, text = text }) end,
   }
+  for name, method in pairs(Health) do
+    if type(method) == "function" then
+      native[name] = function(...) return method(world.health, ...) end
+    end
+  end
+  return native
 end
 
 --- The public module, wired to fakes.
@@ -279,11 +392,13 @@ end
 
 --- Runs a policy on one request.
 -- @tparam string|function policy a file's path, or function(gw) -> policy
--- @tparam table options those of support.req and support.route, and `seed`
--- @treturn table { req, route, clock, log, answer, returned, called(), times_ms() }
+-- @tparam table options those of support.req and support.route, `seed`, and `health`: target's name
+-- -> fields of its slot (see support.health)
+-- @treturn table { req, route, clock, health, log, answer, returned, called(), times_ms() }
 function support.run(policy, options)
   local world = setmetatable({ clock = support.clock(), log = {} }, Run)
   world.random = options.random or support.random(options.seed)
+  world.health = support.health(world.clock, options.health)
   world.route = options.route or support.route(options)
   local request = copy(options)
   request.clock = world.clock

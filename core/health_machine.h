@@ -4,10 +4,10 @@
  *
  * Thread: any, one at a time; the slot's lock sees to that (health.c). Pure: no clock, no I/O, no
  * atomics, and no pointers, for it lies inside the slot. The functions are those of health.h, which
- * says what they do; health_window.c says in which cases.
+ * says what they do; health_machine.c says in which cases.
  */
-#ifndef PL_HEALTH_WINDOW_H
-#define PL_HEALTH_WINDOW_H
+#ifndef PL_HEALTH_MACHINE_H
+#define PL_HEALTH_MACHINE_H
 
 #include "health.h"
 

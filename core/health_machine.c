@@ -1,6 +1,6 @@
 /*
- * Health machine: see health_window.h, and health.h for states and transitions. Who calls holds the
- * slot's lock; nobody is called back.
+ * Health machine: see health_machine.h, and health.h for states and transitions. Who calls holds
+ * the slot's lock; nobody is called back.
  *
  * Which outcome moves what:
  *
@@ -12,17 +12,16 @@
  *   UNHEALTHY                                               request, failure  towards 0
  *   NEUTRAL, REJECTED: nothing
  *
- * (*) not when the rules split connection failures off. As in Envoy, an answer of any status shows
- * that connecting works, and a 500 is no gateway error: each breaks the row it is not part of.
+ * (*) not when the rules split connection failures off. As in Envoy, a 5xx shows that connecting
+ * works, and a 500 is no gateway error: each breaks the row it is not part of.
  *
  * The window is the present tenth and the nine before it. The average is compared before the
  * present outcome enters it, strictly, as in agentgateway: after a good past one failure never
  * ejects by it.
  */
-#include "health_window.h"
+#include "health_machine.h"
 
 #include <assert.h>
-#include <string.h>
 
 #define EWMA_ALPHA 0.3
 
@@ -411,6 +410,7 @@ void pl_health_machine_restore(struct pl_health_machine *self, uint64_t now_ms)
     self->good_check_count = self->bad_check_count = 0;
 }
 
+/* Once more changes nothing. */
 static void hold_out(struct pl_health_machine *self, uint64_t now_ms)
 {
     catch_up(self, now_ms);
@@ -444,7 +444,7 @@ void pl_health_machine_check_result(struct pl_health_machine *self, bool good,
     }
     if (good && self->good_check_count >= healthy_after) {
         let_back(self, readmits_passive, now_ms);
-    } else if (!good && !self->check_failed && self->bad_check_count >= unhealthy_after) {
+    } else if (!good && self->bad_check_count >= unhealthy_after) {
         hold_out(self, now_ms);
     }
 }

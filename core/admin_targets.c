@@ -1,0 +1,239 @@
+/*
+ * Targets for the admin listener: see admin_targets.h.
+ */
+#include "admin_targets.h"
+#include "log.h"
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define NAME_MAX_BYTES 512
+
+static const char *state_name(enum pl_health_state state)
+{
+    static const char *const names[] = {"closed", "open", "half_open"};
+    return names[state];
+}
+
+/* ---- as JSON ------------------------------------------------------------------------------------
+ */
+
+static void write_counters(struct pl_json_text *out, const struct pl_health_view *view)
+{
+    pl_json_open(out, "counters", '{');
+    pl_json_put_u64(out, "ok", view->ok_total);
+    pl_json_put_u64(out, "neutral", view->neutral_total);
+    pl_json_put_u64(out, "server_error", view->server_error_total);
+    pl_json_put_u64(out, "gateway_error", view->gateway_error_total);
+    pl_json_put_u64(out, "connection", view->connection_total);
+    pl_json_put_u64(out, "rejected", view->rejected_total);
+    pl_json_put_u64(out, "unhealthy", view->unhealthy_total);
+    pl_json_put_u64(out, "broken_off", view->late_failure_total);
+    pl_json_put_u64(out, "ejections", view->ejection_total);
+    pl_json_put_u64(out, "probes", view->probe_total);
+    pl_json_close(out, '}');
+    pl_json_open(out, "consecutive", '{');
+    pl_json_put_u64(out, "5xx", view->consecutive_5xx);
+    pl_json_put_u64(out, "gateway", view->consecutive_gateway);
+    pl_json_put_u64(out, "connection", view->consecutive_connection);
+    pl_json_close(out, '}');
+}
+
+/* Times on the monotonic clock mean nothing outside: as time left, and as a date in ms. */
+static void write_until(struct pl_json_text *out, uint64_t until_ms, uint64_t now_ms)
+{
+    if (until_ms == UINT64_MAX || until_ms <= now_ms) {
+        pl_json_put_string(out, "out_for_ms", NULL);
+        pl_json_put_string(out, "until_wall_ms", NULL);
+        return;
+    }
+    pl_json_put_u64(out, "out_for_ms", until_ms - now_ms);
+    pl_json_put_u64(out, "until_wall_ms", pl_now_wall_ms() + (until_ms - now_ms));
+}
+
+static void write_slot(struct pl_json_text *out, const struct pl_health *health,
+                       pl_health_slot slot)
+{
+    struct pl_health_view view;
+    uint64_t now_ms = pl_now_ms();
+    pl_health_look(health, slot, now_ms, &view);
+    bool fit = pl_health_is_fit(health, slot, now_ms);
+    pl_json_put_bool(out, "fit", fit);
+    pl_json_put_string(out, "state", state_name(view.state));
+    pl_json_put_string(out, "why", fit ? NULL : pl_health_reason_name(view.reason));
+    write_until(out, fit ? 0 : view.until_ms, now_ms);
+    pl_json_put_u64(out, "ejection_multiplier", view.ejection_count);
+    pl_json_put_bool(out, "check_failed", view.check_failed);
+    pl_json_put_bool(out, "probe_in_flight", view.probe_in_flight);
+    pl_json_put_u64(out, "in_flight", view.in_flight);
+    pl_json_put_number(out, "success_ewma_ratio", view.success_ewma_ratio);
+    pl_json_put_number(out, "first_token_ewma_ms", view.first_token_ewma_ms);
+    pl_json_put_number(out, "ramp_ratio", view.ramp_ratio);
+    write_counters(out, &view);
+}
+
+/* The first target with that slot stands for all that share it. */
+static bool is_first_of_slot(const struct pl_topology *topology, size_t index)
+{
+    for (size_t i = 0; i < index; i++) {
+        if (topology->targets[i].slot == topology->targets[index].slot)
+            return false;
+    }
+    return true;
+}
+
+static void write_target(struct pl_json_text *out, const struct pl_topology *topology, size_t index)
+{
+    const struct pl_target *target = &topology->targets[index];
+    pl_json_open(out, NULL, '{');
+    pl_json_put_string(out, "name", target->name);
+    pl_json_put_string(out, "provider", topology->providers[target->provider_index].name);
+    pl_json_put_string(out, "model", target->model);
+    pl_json_put_u64(out, "queued", pl_gauge_queued(topology->gauge, (uint32_t)index));
+    write_slot(out, topology->health, target->slot);
+    pl_json_close(out, '}');
+}
+
+void pl_admin_targets_write(const struct pl_topology *topology, struct pl_json_text *out)
+{
+    pl_json_open(out, NULL, '{');
+    pl_json_open(out, "targets", '[');
+    for (size_t i = 0; i < topology->target_count; i++) {
+        if (is_first_of_slot(topology, i))
+            write_target(out, topology, i);
+    }
+    pl_json_close(out, ']');
+    pl_json_open(out, "providers", '[');
+    for (size_t i = 0; i < topology->provider_count; i++) {
+        pl_json_open(out, NULL, '{');
+        pl_json_put_string(out, "name", topology->providers[i].name);
+        write_slot(out, topology->health, topology->providers[i].slot);
+        pl_json_close(out, '}');
+    }
+    pl_json_close(out, ']');
+    pl_json_close(out, '}');
+}
+
+/* ---- what operators do
+ * ---------------------------------------------------------------------------- */
+
+static int hex_digit(char c)
+{
+    if (c >= '0' && c <= '9')
+        return c - '0';
+    c |= 32;
+    return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
+}
+
+/* Percent-decodes into `out`; false when it is broken or too long. */
+static bool decode(struct pl_str text, char out[NAME_MAX_BYTES])
+{
+    size_t len = 0;
+    for (size_t i = 0; i < text.len; i++) {
+        char c = text.data[i];
+        if (len + 1 >= NAME_MAX_BYTES)
+            return false;
+        if (c == '%') {
+            int high = text.len - i > 2 ? hex_digit(text.data[i + 1]) : -1;
+            int low = text.len - i > 2 ? hex_digit(text.data[i + 2]) : -1;
+            if (high < 0 || low < 0 || (high == 0 && low == 0))
+                return false;
+            c = (char)(high * 16 + low);
+            i += 2;
+        }
+        out[len++] = c;
+    }
+    out[len] = '\0';
+    return true;
+}
+
+/* The decoded value of `key`; false when it is not there or broken. */
+static bool query_value(struct pl_str query, const char *key, char out[NAME_MAX_BYTES])
+{
+    size_t key_len = strlen(key);
+    while (query.len > 0) {
+        const char *end = memchr(query.data, '&', query.len);
+        size_t len = end ? (size_t)(end - query.data) : query.len;
+        if (len > key_len && query.data[key_len] == '=' && memcmp(query.data, key, key_len) == 0)
+            return decode((struct pl_str){query.data + key_len + 1, len - key_len - 1}, out);
+        query.data += PL_MIN(len + 1, query.len);
+        query.len -= PL_MIN(len + 1, query.len);
+    }
+    return false;
+}
+
+/* "250ms", "30s", "5m", "1h" */
+static bool parse_duration_ms(const char *text, uint64_t *out_ms)
+{
+    static const struct {
+        const char *unit;
+        double ms;
+    } units[] = {{"ms", 1}, {"s", 1000}, {"m", 60000}, {"h", 3600000}};
+    char *end;
+    if (*text < '0' || *text > '9')
+        return false;
+    double number = strtod(text, &end);
+    for (size_t i = 0; i < PL_COUNT(units); i++) {
+        if (strcmp(end, units[i].unit) == 0 && number * units[i].ms <= 1e12) {
+            *out_ms = (uint64_t)(number * units[i].ms);
+            return true;
+        }
+    }
+    return false;
+}
+
+static pl_health_slot find_slot(const struct pl_topology *topology, struct pl_str query,
+                                char name[NAME_MAX_BYTES])
+{
+    if (query_value(query, "target", name)) {
+        for (size_t i = 0; i < topology->target_count; i++) {
+            if (strcmp(topology->targets[i].name, name) == 0)
+                return topology->targets[i].slot;
+        }
+    } else if (query_value(query, "provider", name)) {
+        for (size_t i = 0; i < topology->provider_count; i++) {
+            if (strcmp(topology->providers[i].name, name) == 0)
+                return topology->providers[i].slot;
+        }
+    } else {
+        name[0] = '\0';
+    }
+    return PL_HEALTH_NO_SLOT;
+}
+
+static void act(struct pl_health *health, struct pl_str action, pl_health_slot slot,
+                uint64_t duration_ms)
+{
+    uint64_t now_ms = pl_now_ms();
+    if (pl_str_equal(action, PL_STR("restore")))
+        pl_health_restore(health, slot, now_ms);
+    else
+        pl_health_eject(health, slot,
+                        pl_str_equal(action, PL_STR("drain")) ? PL_REASON_DRAINED
+                                                              : PL_REASON_OPERATOR,
+                        duration_ms, now_ms);
+}
+
+int pl_admin_targets_act(const struct pl_topology *topology, struct pl_str action,
+                         struct pl_str query, char *message, size_t message_size)
+{
+    char name[NAME_MAX_BYTES], duration[NAME_MAX_BYTES];
+    uint64_t duration_ms = UINT64_MAX;
+    pl_health_slot slot = find_slot(topology, query, name);
+    if (name[0] == '\0') {
+        snprintf(message, message_size, "target=NAME or provider=NAME is needed");
+        return 400;
+    }
+    if (slot == PL_HEALTH_NO_SLOT) {
+        snprintf(message, message_size, "there is no such target or provider: %.100s", name);
+        return 404;
+    }
+    if (query_value(query, "for", duration) && !parse_duration_ms(duration, &duration_ms)) {
+        snprintf(message, message_size, "for: a duration such as 30s or 5m is expected");
+        return 400;
+    }
+    act(topology->health, action, slot, duration_ms);
+    pl_log(PL_LOG_INFO, "%.*s %s by the operator", (int)action.len, action.data, name);
+    snprintf(message, message_size, "done: %.*s %.100s", (int)action.len, action.data, name);
+    return 200;
+}

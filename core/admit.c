@@ -1,0 +1,167 @@
+/*
+ * Admit: a request's place at a target, see request.h. Before a try there is a reservation, in the
+ * slots of the target and of its provider; the try takes it over, reports its outcome once, and
+ * leaves at its end.
+ *
+ * What counts where: a target's slot gets every outcome. A provider's slot is about reaching it at
+ * all: any HTTP answer is a good one there, a connection failure a bad one, the rest neutral; so
+ * one model that fails does not take its provider's other models with it.
+ */
+#include "log.h"
+#include "request.h"
+
+static struct pl_health *health_of(const struct pl_request *self)
+{
+    return self->runtime->topology->health;
+}
+
+static const struct pl_provider *provider_of(const struct pl_request *self,
+                                             const struct pl_target *target)
+{
+    return &self->runtime->topology->providers[target->provider_index];
+}
+
+enum pl_admission pl_request_admit(struct pl_request *self, const struct pl_target *target,
+                                   bool forced)
+{
+    struct pl_health *health = health_of(self);
+    struct pl_place *place = &self->place;
+    uint64_t now_ms = pl_now_ms();
+    pl_request_leave(self);
+    if (!pl_health_admit(health, provider_of(self, target)->slot, now_ms, forced, &place->provider))
+        return PL_ADMIT_OUT;
+    if (!pl_health_admit_limited(health, target->slot, now_ms, forced, target->max_in_flight,
+                                 &place->target)) {
+        pl_health_report(health, &place->provider, PL_OUTCOME_NEUTRAL, now_ms, 0);
+        pl_health_leave(health, &place->provider);
+        bool full = target->max_in_flight > 0 &&
+                    pl_health_in_flight(health, target->slot) >= target->max_in_flight;
+        return full ? PL_ADMIT_BUSY : PL_ADMIT_OUT;
+    }
+    place->of = target;
+    place->reported = false;
+    return PL_ADMIT_OK;
+}
+
+static enum pl_outcome outcome_for_provider(enum pl_outcome outcome, bool answered)
+{
+    if (answered)
+        return PL_OUTCOME_OK;
+    return outcome == PL_OUTCOME_CONNECTION ? PL_OUTCOME_CONNECTION : PL_OUTCOME_NEUTRAL;
+}
+
+static void log_ejection(const struct pl_request *self, const char *what, const char *name,
+                         enum pl_health_reason reason)
+{
+    if (reason != PL_REASON_NONE)
+        pl_log(PL_LOG_WARN, "%s %s is out: %s (request %s)", what, name,
+               pl_health_reason_name(reason), self->id);
+}
+
+static void report(struct pl_request *self, enum pl_outcome outcome, bool answered)
+{
+    struct pl_health *health = health_of(self);
+    struct pl_place *place = &self->place;
+    uint64_t now_ms = pl_now_ms();
+    if (!place->of || place->reported)
+        return;
+    place->reported = true;
+    log_ejection(self, "target", place->of->name,
+                 pl_health_report(health, &place->target, outcome, now_ms, pl_random_unit()));
+    log_ejection(self, "provider", provider_of(self, place->of)->name,
+                 pl_health_report(health, &place->provider, outcome_for_provider(outcome, answered),
+                                  now_ms, pl_random_unit()));
+}
+
+void pl_request_leave(struct pl_request *self)
+{
+    struct pl_place *place = &self->place;
+    if (!place->of)
+        return;
+    report(self, PL_OUTCOME_NEUTRAL, false);
+    pl_health_leave(health_of(self), &place->target);
+    pl_health_leave(health_of(self), &place->provider);
+    place->of = NULL;
+}
+
+static enum pl_outcome outcome_of_status(int status)
+{
+    if (status == 429)
+        return PL_OUTCOME_REJECTED;
+    if (status == 502 || status == 503 || status == 504)
+        return PL_OUTCOME_GATEWAY_ERROR;
+    if (status >= 500)
+        return PL_OUTCOME_SERVER_ERROR;
+    return status < 400 ? PL_OUTCOME_OK : PL_OUTCOME_NEUTRAL;
+}
+
+void pl_request_report_status(struct pl_request *self, int status, uint32_t first_token_ms)
+{
+    enum pl_outcome outcome = outcome_of_status(status);
+    if (outcome == PL_OUTCOME_OK && self->place.of)
+        pl_health_add_latency(health_of(self), self->place.of->slot, first_token_ms);
+    report(self, outcome, true);
+}
+
+static enum pl_outcome outcome_of_failure(enum pl_failure failure)
+{
+    switch (failure) {
+    case PL_FAIL_NONE:
+        return PL_OUTCOME_OK;
+    case PL_FAIL_DNS:
+    case PL_FAIL_CONNECT:
+    case PL_FAIL_TLS:
+    case PL_FAIL_TIMEOUT_CONNECT:
+    case PL_FAIL_RESET:
+        return PL_OUTCOME_CONNECTION;
+    case PL_FAIL_TIMEOUT_HEAD:
+    case PL_FAIL_TIMEOUT_FIRST_TOKEN:
+    case PL_FAIL_TIMEOUT_IDLE:
+    case PL_FAIL_TIMEOUT_TRY:
+    case PL_FAIL_TRUNCATED:
+    case PL_FAIL_MALFORMED:
+    case PL_FAIL_EMPTY:
+        return PL_OUTCOME_SERVER_ERROR;
+    case PL_FAIL_TIMEOUT_DEADLINE: /* the client's limit, not the target's fault */
+        return PL_OUTCOME_NEUTRAL;
+    }
+    return PL_OUTCOME_NEUTRAL;
+}
+
+void pl_request_report_failure(struct pl_request *self, enum pl_failure failure)
+{
+    report(self, outcome_of_failure(failure), false);
+}
+
+void pl_request_report_broken(struct pl_request *self, enum pl_failure failure)
+{
+    const struct pl_target *target = self->response.target;
+    enum pl_outcome outcome = outcome_of_failure(failure);
+    if (outcome == PL_OUTCOME_OK || outcome == PL_OUTCOME_NEUTRAL)
+        return;
+    log_ejection(self, "target", target->name,
+                 pl_health_report_late(health_of(self), target->slot, PL_OUTCOME_SERVER_ERROR,
+                                       pl_now_ms(), pl_random_unit()));
+}
+
+static uint32_t index_of(const struct pl_request *self, const struct pl_target *target)
+{
+    return (uint32_t)(target - self->runtime->topology->targets);
+}
+
+bool pl_request_enter_queue(struct pl_request *self, const struct pl_target *target,
+                            uint32_t max_count)
+{
+    pl_request_leave_queue(self);
+    if (!pl_gauge_queue_enter(self->runtime->topology->gauge, index_of(self, target), max_count))
+        return false;
+    self->queued_at = target;
+    return true;
+}
+
+void pl_request_leave_queue(struct pl_request *self)
+{
+    if (self->queued_at)
+        pl_gauge_queue_leave(self->runtime->topology->gauge, index_of(self, self->queued_at));
+    self->queued_at = NULL;
+}

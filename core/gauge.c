@@ -1,0 +1,82 @@
+/*
+ * Gauge: see gauge.h. Relaxed order everywhere: the counts stand for themselves, nothing else is
+ * published through them. A place is taken by compare-and-swap, so that a bound is never passed.
+ */
+#include "gauge.h"
+#include <stdatomic.h>
+#include <stdlib.h>
+
+struct pl_gauge {
+    _Atomic uint32_t request_count; /* written by every worker at begin and end of a request */
+    _Atomic uint32_t retry_count;   /* written by candidates, given back at the request's end */
+    uint32_t target_count;
+    _Atomic uint32_t queued[]; /* by target index */
+};
+
+struct pl_gauge *pl_gauge_new(uint32_t target_count)
+{
+    struct pl_gauge *self =
+        pl_xcalloc(1, sizeof(*self) + (size_t)target_count * sizeof(self->queued[0]));
+    self->target_count = target_count;
+    return self;
+}
+
+void pl_gauge_free(struct pl_gauge *self)
+{
+    free(self);
+}
+
+static bool take_place(_Atomic uint32_t *count, uint32_t max_count)
+{
+    uint32_t seen = atomic_load_explicit(count, memory_order_relaxed);
+    while (seen < max_count) {
+        if (atomic_compare_exchange_weak_explicit(count, &seen, seen + 1, memory_order_relaxed,
+                                                  memory_order_relaxed))
+            return true;
+    }
+    return false;
+}
+
+static void give_back(_Atomic uint32_t *count)
+{
+    atomic_fetch_sub_explicit(count, 1, memory_order_relaxed);
+}
+
+void pl_gauge_request_begin(struct pl_gauge *self)
+{
+    atomic_fetch_add_explicit(&self->request_count, 1, memory_order_relaxed);
+}
+
+void pl_gauge_request_end(struct pl_gauge *self)
+{
+    give_back(&self->request_count);
+}
+
+bool pl_gauge_retry_begin(struct pl_gauge *self, double ratio, uint32_t min_count)
+{
+    double share = ratio * atomic_load_explicit(&self->request_count, memory_order_relaxed);
+    uint32_t allowed = share > min_count ? (uint32_t)share : min_count;
+    return take_place(&self->retry_count, allowed);
+}
+
+void pl_gauge_retry_end(struct pl_gauge *self)
+{
+    give_back(&self->retry_count);
+}
+
+bool pl_gauge_queue_enter(struct pl_gauge *self, uint32_t target_index, uint32_t max_count)
+{
+    return target_index < self->target_count && take_place(&self->queued[target_index], max_count);
+}
+
+void pl_gauge_queue_leave(struct pl_gauge *self, uint32_t target_index)
+{
+    give_back(&self->queued[target_index]);
+}
+
+uint32_t pl_gauge_queued(const struct pl_gauge *self, uint32_t target_index)
+{
+    if (target_index >= self->target_count)
+        return 0;
+    return atomic_load_explicit(&self->queued[target_index], memory_order_relaxed);
+}

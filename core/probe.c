@@ -1,0 +1,207 @@
+/*
+ * Probe: see probe.h.
+ */
+#include "probe.h"
+#include "attempt.h"
+#include "log.h"
+#include "pool.h"
+#include <event2/event_struct.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* One provider's check. */
+struct check {
+    const struct pl_topology *topology;
+    const struct pl_provider *provider;
+    struct pl_pool *pool;
+    struct pl_attempt *attempt; /* NULL between two checks */
+    struct event timer;
+    char *head; /* the request, made once */
+    struct iovec piece;
+    int status;          /* of the answer, 0 before its head */
+    uint32_t good_count; /* in a row */
+};
+
+struct pl_prober {
+    struct check *checks;
+    size_t count;
+};
+
+/* ---- the request -------------------------------------------------------------------------------
+ */
+
+static char *make_head(const struct pl_provider *provider)
+{
+    const struct pl_active_check *rules = &provider->check;
+    const struct pl_headers *lists[] = {&provider->headers, &rules->headers};
+    char *head = NULL;
+    size_t len;
+    FILE *out = open_memstream(&head, &len);
+    if (!out)
+        abort();
+    fprintf(out, "%s %s HTTP/1.1\r\nHost: %s\r\nUser-Agent: perilune/%s\r\nAccept: */*\r\n",
+            rules->method, rules->path, provider->host_header, PERILUNE_VERSION);
+    for (size_t i = 0; i < PL_COUNT(lists); i++) {
+        for (size_t j = 0; j < lists[i]->count; j++) {
+            struct pl_str name = pl_headers_name(lists[i], j);
+            struct pl_str value = pl_headers_value(lists[i], j);
+            fprintf(out, "%.*s: %.*s\r\n", (int)name.len, name.data, (int)value.len, value.data);
+        }
+    }
+    if (strcmp(rules->method, "POST") == 0)
+        fputs("Content-Length: 0\r\n", out);
+    fputs("\r\n", out);
+    if (fclose(out) != 0)
+        abort();
+    return head;
+}
+
+/* ---- one check ---------------------------------------------------------------------------------
+ */
+
+static void arm(struct check *self, double share_of_interval)
+{
+    double wait_ms = self->provider->check.interval_ms * share_of_interval;
+    struct timeval tv = {(time_t)(wait_ms / 1000),
+                         (suseconds_t)((uint64_t)(wait_ms * 1000) % 1000000)};
+    event_add(&self->timer, &tv);
+}
+
+static bool is_good_status(const struct check *self)
+{
+    for (const int *status = self->provider->check.statuses; *status; status++) {
+        if (*status == self->status)
+            return true;
+    }
+    return false;
+}
+
+/* A check shows that the provider can be reached: so it also brings back those of its targets that
+ * are out and failed by that last. What else is wrong with a model it does not see. */
+static void bring_back_targets(const struct check *self, uint64_t now_ms)
+{
+    const struct pl_topology *topology = self->topology;
+    for (size_t i = 0; i < topology->target_count; i++) {
+        const struct pl_target *target = &topology->targets[i];
+        struct pl_health_view view;
+        if (&topology->providers[target->provider_index] != self->provider)
+            continue;
+        pl_health_look(topology->health, target->slot, now_ms, &view);
+        if (view.state != PL_HEALTH_CLOSED && view.consecutive_connection > 0)
+            pl_health_check_result(topology->health, target->slot, true, 1, 1, true, now_ms);
+    }
+}
+
+static void take_result(struct check *self, bool good, const char *detail)
+{
+    const struct pl_active_check *rules = &self->provider->check;
+    struct pl_health *health = self->topology->health;
+    struct pl_health_view before, after;
+    uint64_t now_ms = pl_now_ms();
+    pl_health_look(health, self->provider->slot, now_ms, &before);
+    pl_health_check_result(health, self->provider->slot, good, rules->unhealthy_after,
+                           rules->healthy_after, rules->readmits, now_ms);
+    pl_health_look(health, self->provider->slot, now_ms, &after);
+    self->good_count = good ? self->good_count + 1 : 0;
+    if (rules->readmits && self->good_count >= rules->healthy_after)
+        bring_back_targets(self, now_ms);
+    if (after.check_failed && !before.check_failed)
+        pl_log(PL_LOG_WARN, "provider %s is out: active check: %s", self->provider->name, detail);
+    if (before.check_failed && !after.check_failed)
+        pl_log(PL_LOG_INFO, "provider %s is back: active checks pass", self->provider->name);
+}
+
+static void on_head(struct pl_attempt *attempt, void *arg)
+{
+    struct check *self = arg;
+    self->status = pl_attempt_head(attempt)->status;
+}
+
+static void on_body(struct pl_attempt *attempt, const char *data, size_t len, void *arg)
+{
+    (void)attempt;
+    (void)data;
+    (void)len;
+    (void)arg;
+}
+
+static void on_done(struct pl_attempt *attempt, enum pl_failure failure, void *arg)
+{
+    struct check *self = arg;
+    char detail[200];
+    if (failure != PL_FAIL_NONE)
+        snprintf(detail, sizeof(detail), "%s: %s", pl_failure_name(failure),
+                 pl_attempt_stats(attempt)->detail);
+    else
+        snprintf(detail, sizeof(detail), "status %d", self->status);
+    self->attempt = NULL;
+    take_result(self, failure == PL_FAIL_NONE && is_good_status(self), detail);
+    double jitter = self->provider->check.jitter_ratio;
+    arm(self, 1 - jitter + 2 * jitter * pl_random_unit());
+}
+
+static void on_timer(evutil_socket_t fd, short what, void *arg)
+{
+    static const struct pl_attempt_ops ops = {
+        .on_head = on_head, .on_body = on_body, .on_done = on_done};
+    (void)fd;
+    (void)what;
+    struct check *self = arg;
+    uint32_t timeout_ms = self->provider->check.timeout_ms;
+    struct pl_attempt_request request = {.pieces = &self->piece,
+                                         .piece_count = 1,
+                                         .is_head =
+                                             strcmp(self->provider->check.method, "HEAD") == 0};
+    struct pl_attempt_limits limits = {
+        .connect_ms = timeout_ms, .tls_ms = timeout_ms, .try_ms = timeout_ms};
+    self->status = 0;
+    self->attempt = pl_attempt_start(self->pool, &request, &limits, &ops, self);
+}
+
+/* ---- life --------------------------------------------------------------------------------------
+ */
+
+static void check_init(struct check *self, struct event_base *base, struct pl_resolver *resolver,
+                       const struct pl_topology *topology, const struct pl_provider *provider)
+{
+    self->topology = topology;
+    self->provider = provider;
+    self->pool = pl_pool_new(base, resolver, &provider->endpoint);
+    self->head = make_head(provider);
+    self->piece = (struct iovec){self->head, strlen(self->head)};
+    event_assign(&self->timer, base, -1, 0, on_timer, self);
+    arm(self, provider->check.jitter_ratio * pl_random_unit());
+}
+
+static void check_deinit(struct check *self)
+{
+    if (self->attempt)
+        pl_attempt_cancel(self->attempt);
+    event_del(&self->timer);
+    pl_pool_free(self->pool);
+    free(self->head);
+}
+
+struct pl_prober *pl_prober_new(struct event_base *base, struct pl_resolver *resolver,
+                                const struct pl_topology *topology)
+{
+    struct pl_prober *self = pl_xcalloc(1, sizeof(*self));
+    self->checks = pl_xcalloc(topology->provider_count + 1, sizeof(*self->checks));
+    for (size_t i = 0; i < topology->provider_count; i++) {
+        if (topology->providers[i].check.path)
+            check_init(&self->checks[self->count++], base, resolver, topology,
+                       &topology->providers[i]);
+    }
+    return self;
+}
+
+void pl_prober_free(struct pl_prober *self)
+{
+    if (!self)
+        return;
+    for (size_t i = 0; i < self->count; i++)
+        check_deinit(&self->checks[i]);
+    free(self->checks);
+    free(self);
+}

@@ -1,0 +1,64 @@
+--- What can be known of a route before any request: its targets in groups, one per priority.
+--
+-- Each target has a slot, 1 to plan.count, in the order in which rounds reach it.
+
+local balance = require "perilune.balance"
+
+local plan = {}
+
+local function by_priority(a, b)
+  return a.priority < b.priority
+end
+
+--- Sorts targets into one list per priority, best first.
+local function make_levels(targets)
+  local levels, level_of = {}, {}
+  for _, target in ipairs(targets) do
+    local priority = target.priority or 0
+    local level = level_of[priority]
+    if not level then
+      level = { priority = priority, targets = {} }
+      level_of[priority] = level
+      levels[#levels + 1] = level
+    end
+    level.targets[#level.targets + 1] = target
+  end
+  table.sort(levels, by_priority)
+  return levels
+end
+
+local function add_group(self, level, route)
+  local group = balance.group(level.targets, route.balance)
+  group.number, group.slots = #self.groups + 1, {}
+  for position, target in ipairs(group.targets) do
+    self.count = self.count + 1
+    self.targets[self.count] = target
+    self.slot_of[target.index] = self.count
+    group.slots[position] = self.count
+  end
+  group.quota = math.max(self.retry.per_priority or group.count, 1)
+  group.repeats = group.quota > group.count
+  self.groups[group.number] = group
+end
+
+--- Prepares a route.
+-- @tparam table route targets, retry, and where wanted balance, panic and max_ejection_ratio
+-- @tparam table deps see perilune.candidates
+-- @treturn table the plan, shared by all requests and not changed any more
+--
+--  * deps, retry, attempts, budget, panic
+--  * count, targets (slot -> target), slot_of (target.index -> slot)
+--  * groups, in the order of priorities: as of perilune.balance, with number, slots (position ->),
+--    quota (targets given in a round), and repeats when that is more than there are
+--  * max_out, how many may count as out, and is_limited when that is less than all
+function plan.new(route, deps)
+  local retry = route.retry
+  local self = { deps = deps, retry = retry, attempts = retry.attempts, budget = retry.budget,
+    panic = route.panic or "use", count = 0, targets = {}, slot_of = {}, groups = {} }
+  for _, level in ipairs(make_levels(route.targets)) do add_group(self, level, route) end
+  self.max_out = math.floor(self.count * (route.max_ejection_ratio or 1))
+  self.is_limited = self.max_out < self.count
+  return self
+end
+
+return plan

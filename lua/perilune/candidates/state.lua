@@ -1,0 +1,99 @@
+--- What is remembered of one request's walk over its targets, from the second step on; or from the
+-- first, when that is not a plain one.
+--
+--   req
+--   [slot]        the pass in which this request was given it last, 0 for never
+--   last_slot     the slot of the target given last, 0 for none
+--   given_count   targets given
+--   untried       how many have never been given
+--   pass          the number of this pass
+--   rested        this pass has had its back-off (the first needs none)
+--   wait_count    back-offs so far
+--   waited        nothing has been given since the last wait, so none is due, whatever the pass
+--   waited_to_ms  its end
+--   group_number, quota_left   where in the round it is
+--   ready_ms      slot -> not before that time, from Retry-After; or nil
+--   seen          the last answer whose headers were read, or nil
+--   queued_slot   whose queue it waits in, 0 for none
+--   queue_until_ms   until when at most, at this step; or nil
+--
+-- and, as found by the present look at the targets:
+--
+--   panic         health does not matter
+--   spared        slot -> out, but to be given as max_ejection_ratio demands; or nil
+--   refused       slot -> "out" or "busy" from native.admit; or nil
+--   busy_slot     the best of the busy, 0 for none
+--
+-- What is rarely needed is nil, so that the table stays small.
+
+local retry_after = require "perilune.retry_after"
+
+local state = {}
+
+local ASKS_TO_WAIT = { [429] = true, [503] = true }
+
+--- Makes the state of a walk that has given no target, or one.
+-- @tparam table plan of perilune.candidates.plan
+-- @param req the request
+-- @tparam number last_slot the slot of that target, 0 for none
+function state.new(plan, req, last_slot)
+  local self = { 0, 0, 0, 0, req = req, last_slot = last_slot, given_count = 0,
+    untried = plan.count, pass = 1, rested = true, wait_count = 0, waited = false,
+    waited_to_ms = 0, group_number = 1, quota_left = plan.groups[1].quota, queued_slot = 0,
+    panic = false, busy_slot = 0 }
+  for slot = 5, plan.count do self[slot] = 0 end
+  if last_slot > 0 then
+    self[last_slot], self.given_count, self.untried = 1, 1, plan.count - 1
+    self.quota_left = self.quota_left - 1
+  end
+  return self
+end
+
+--- Notes that a target is given.
+-- @tparam table self
+-- @tparam table group its group
+-- @tparam number position in the group
+-- @tparam number quota what was left of the group's in this round
+-- @treturn table the target
+function state.record(self, group, position, quota)
+  local slot = group.slots[position]
+  if self[slot] == 0 then self.untried = self.untried - 1 end
+  self[slot] = self.pass
+  self.given_count, self.waited = self.given_count + 1, false
+  self.group_number, self.quota_left = group.number, quota - 1
+  self.last_slot = slot
+  return group.targets[position]
+end
+
+--- Notes the Retry-After of the last answer, once per answer.
+-- @tparam table self
+-- @tparam table plan
+function state.learn(self, plan)
+  local res = self.req.last
+  if res == nil or not ASKS_TO_WAIT[res.status] then return end
+  local ready_ms = self.ready_ms
+  if not ready_ms and res.has_wait_hint == false or res == self.seen then return end
+  self.seen = res
+  local slot = res.target and plan.slot_of[res.target.index]
+  if not slot then return end
+  local wait_ms = retry_after.of(res, plan.deps.now_wall_ms)
+  if wait_ms and not ready_ms then
+    ready_ms = {}
+    self.ready_ms = ready_ms
+  end
+  if ready_ms then ready_ms[slot] = wait_ms and plan.deps.now_ms() + wait_ms end
+end
+
+--- Forgets what the last look at the targets has found.
+function state.look_again(self)
+  self.panic, self.busy_slot = false, 0
+  if self.spared then self.spared = nil end -- only if: nil would make a field, too
+  if self.refused then self.refused = nil end
+end
+
+--- The time, but not before the end of a wait: timers may be early by a little.
+function state.now_ms(self, deps)
+  return math.max(deps.now_ms(), self.waited_to_ms)
+end
+
+return state
