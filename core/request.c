@@ -369,6 +369,8 @@ uint64_t pl_request_remaining_ms(const struct pl_request *self)
     uint64_t now_ms = pl_now_ms();
     if (self->deadline_ms == 0)
         return UINT64_MAX;
+    if (self->past_deadline) /* the timer may be early by a part of a millisecond */
+        return 0;
     return self->deadline_ms > now_ms ? self->deadline_ms - now_ms : 0;
 }
 

@@ -124,10 +124,11 @@ static void run_leaving(const struct phase *phase, enum leaving how)
         assert_int_equal(net.served[0].gone_count, phase->gone_count);
         assert_null(net.served[0].exchange);
     }
-    net_deinit(&net);
+    net_free_server(&net);
     assert_int_equal(net.served[0].gone_count, phase->gone_count);
     assert_int_equal(net.served_count, 1);
     client_close(&client);
+    net_deinit(&net);
 }
 
 static void test_client_leaves_in_each_phase(void **state)
@@ -167,9 +168,10 @@ static void test_client_leaves_within_a_request(void **state)
             if (how != BY_SERVER_FREE) {
                 await_no_connections(&net);
             }
-            net_deinit(&net);
+            net_free_server(&net);
             assert_int_equal(net.served_count, 0);
             client_close(&client);
+            net_deinit(&net);
         }
     }
 }
@@ -477,13 +479,14 @@ static void test_free_with_everything_going_on(void **state)
     client_send(&clients[PL_COUNT(PHASES)], " GET / HTTP/1.1\r\n");
     client_await(&clients[PL_COUNT(PHASES)], "400 Bad Request");
     client_open(&clients[PL_COUNT(PHASES) + 1], &net); /* not accepted yet */
-    net_deinit(&net);
+    net_free_server(&net);
     for (size_t i = 0; i < PL_COUNT(PHASES); i++) {
         assert_int_equal(net.served[i].gone_count, PHASES[i].gone_count);
     }
     for (size_t i = 0; i < PL_COUNT(clients); i++) {
         client_close(&clients[i]);
     }
+    net_deinit(&net);
 }
 
 static void test_free_unused(void **state)

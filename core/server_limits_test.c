@@ -109,10 +109,10 @@ static void test_refusal_while_the_client_sends(void **state)
     for (int chunked = 0; chunked <= 1; chunked++) {
         client_open(&client, &net);
         snprintf(head, sizeof(head), "POST / HTTP/1.1\r\nHost: a\r\n%s",
-                 chunked ? "Transfer-Encoding: chunked\r\n\r\n800000\r\n"
-                         : "Content-Length: 8388608\r\n\r\n");
+                 chunked ? "Transfer-Encoding: chunked\r\n\r\n100000\r\n"
+                         : "Content-Length: 1048576\r\n\r\n");
         client_send(&client, head);
-        assert_true(client_try_send(&client, large, LARGE));
+        assert_true(client_try_send(&client, large, 1 << 20));
         client_await_end(&client);
         assert_false(client.reset);
         assert_memory_equal(client.text, "HTTP/1.1 413 Content Too Large\r\n", 32);
@@ -538,9 +538,10 @@ static void test_free_while_draining(void **state)
     RUN_UNTIL(&net, net.served_count == 1);
     pl_server_drain(net.server);
     run_for_ms(&net, 2);
-    net_deinit(&net);
+    net_free_server(&net);
     assert_int_equal(net.served[0].gone_count, 1);
     client_close(&client);
+    net_deinit(&net);
 }
 
 /* ---- out of descriptors: in a process of its own ---- */
@@ -608,6 +609,10 @@ static void run_out_of_descriptors(void **state)
 static void test_out_of_descriptors(void **state)
 {
     (void)state;
+    const char *preloaded = getenv("LD_PRELOAD");
+    if (preloaded != NULL && strstr(preloaded, "vgpreload") != NULL) {
+        return; /* valgrind lets the kernel accept, and then closes what is over the limit */
+    }
     fflush(NULL);
     pid_t pid = fork();
     assert_true(pid >= 0);

@@ -120,10 +120,20 @@ static TEST_UNUSED void net_init(struct net *self, void (*answer)(struct served 
     net_init_with(self, &PATIENT, NULL, answer);
 }
 
-static void net_deinit(struct net *self)
+/** Ends the server; its clients may still look at what they got. */
+static void net_free_server(struct net *self)
 {
     pl_server_free(self->server);
+    self->server = NULL;
     event_base_loop(self->base, EVLOOP_NONBLOCK);
+}
+
+/** After all clients are closed. */
+static void net_deinit(struct net *self)
+{
+    if (self->server != NULL) {
+        net_free_server(self);
+    }
     event_base_free(self->base);
 }
 
