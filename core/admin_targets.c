@@ -28,7 +28,7 @@ static void write_counters(struct pl_json_text *out, const struct pl_health_view
     pl_json_put_u64(out, "connection", view->connection_total);
     pl_json_put_u64(out, "rejected", view->rejected_total);
     pl_json_put_u64(out, "unhealthy", view->unhealthy_total);
-    pl_json_put_u64(out, "broken_off", view->late_failure_total);
+    pl_json_put_u64(out, "late_failure", view->late_failure_total);
     pl_json_put_u64(out, "ejections", view->ejection_total);
     pl_json_put_u64(out, "probes", view->probe_total);
     pl_json_close(out, '}');

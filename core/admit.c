@@ -39,7 +39,7 @@ enum pl_admission pl_request_admit(struct pl_request *self, const struct pl_targ
         return full ? PL_ADMIT_BUSY : PL_ADMIT_OUT;
     }
     place->of = target;
-    place->reported = false;
+    place->good = place->reported = false;
     return PL_ADMIT_OK;
 }
 
@@ -73,36 +73,6 @@ static void report(struct pl_request *self, enum pl_outcome outcome, bool answer
                                   now_ms, pl_random_unit()));
 }
 
-void pl_request_leave(struct pl_request *self)
-{
-    struct pl_place *place = &self->place;
-    if (!place->of)
-        return;
-    report(self, PL_OUTCOME_NEUTRAL, false);
-    pl_health_leave(health_of(self), &place->target);
-    pl_health_leave(health_of(self), &place->provider);
-    place->of = NULL;
-}
-
-static enum pl_outcome outcome_of_status(int status)
-{
-    if (status == 429)
-        return PL_OUTCOME_REJECTED;
-    if (status == 502 || status == 503 || status == 504)
-        return PL_OUTCOME_GATEWAY_ERROR;
-    if (status >= 500)
-        return PL_OUTCOME_SERVER_ERROR;
-    return status < 400 ? PL_OUTCOME_OK : PL_OUTCOME_NEUTRAL;
-}
-
-void pl_request_report_status(struct pl_request *self, int status, uint32_t first_token_ms)
-{
-    enum pl_outcome outcome = outcome_of_status(status);
-    if (outcome == PL_OUTCOME_OK && self->place.of)
-        pl_health_add_latency(health_of(self), self->place.of->slot, first_token_ms);
-    report(self, outcome, true);
-}
-
 static enum pl_outcome outcome_of_failure(enum pl_failure failure)
 {
     switch (failure) {
@@ -128,20 +98,69 @@ static enum pl_outcome outcome_of_failure(enum pl_failure failure)
     return PL_OUTCOME_NEUTRAL;
 }
 
+/* Of an answer that began well: how it ended. A connection that was lost is the target's failure by
+ * now, not the provider's. */
+static enum pl_outcome outcome_of_end(enum pl_failure failure)
+{
+    enum pl_outcome outcome = outcome_of_failure(failure);
+    return outcome == PL_OUTCOME_CONNECTION ? PL_OUTCOME_SERVER_ERROR : outcome;
+}
+
+/* A probe was reported when its answer began: what went wrong since is told, too. */
+static void report_late(struct pl_request *self)
+{
+    const struct pl_target *target = self->place.of;
+    enum pl_outcome outcome = outcome_of_end(self->response.failure);
+    if (outcome != PL_OUTCOME_OK && outcome != PL_OUTCOME_NEUTRAL)
+        log_ejection(self, "target", target->name,
+                     pl_health_report_late(health_of(self), target->slot, outcome, pl_now_ms(),
+                                           pl_random_unit()));
+}
+
+void pl_request_leave(struct pl_request *self)
+{
+    struct pl_place *place = &self->place;
+    if (!place->of)
+        return;
+    if (!place->good)
+        report(self, PL_OUTCOME_NEUTRAL, false);
+    else if (place->reported)
+        report_late(self);
+    else
+        report(self, outcome_of_end(self->response.failure), true);
+    pl_health_leave(health_of(self), &place->target);
+    pl_health_leave(health_of(self), &place->provider);
+    place->of = NULL;
+}
+
+static enum pl_outcome outcome_of_status(int status)
+{
+    if (status == 429)
+        return PL_OUTCOME_REJECTED;
+    if (status == 502 || status == 503 || status == 504)
+        return PL_OUTCOME_GATEWAY_ERROR;
+    if (status >= 500)
+        return PL_OUTCOME_SERVER_ERROR;
+    return status < 400 ? PL_OUTCOME_OK : PL_OUTCOME_NEUTRAL;
+}
+
+void pl_request_report_status(struct pl_request *self, int status, uint32_t first_token_ms)
+{
+    enum pl_outcome outcome = outcome_of_status(status);
+    struct pl_place *place = &self->place;
+    if (outcome == PL_OUTCOME_OK && place->of) {
+        pl_health_add_latency(health_of(self), place->of->slot, first_token_ms);
+        place->good = true;
+        /* a probe decides at once: streams are long, and others wait for it */
+        if (!place->target.probe && !place->provider.probe)
+            return;
+    }
+    report(self, outcome, true);
+}
+
 void pl_request_report_failure(struct pl_request *self, enum pl_failure failure)
 {
     report(self, outcome_of_failure(failure), false);
-}
-
-void pl_request_report_broken(struct pl_request *self, enum pl_failure failure)
-{
-    const struct pl_target *target = self->response.target;
-    enum pl_outcome outcome = outcome_of_failure(failure);
-    if (outcome == PL_OUTCOME_OK || outcome == PL_OUTCOME_NEUTRAL)
-        return;
-    log_ejection(self, "target", target->name,
-                 pl_health_report_late(health_of(self), target->slot, PL_OUTCOME_SERVER_ERROR,
-                                       pl_now_ms(), pl_random_unit()));
 }
 
 static uint32_t index_of(const struct pl_request *self, const struct pl_target *target)

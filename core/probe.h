@@ -1,6 +1,7 @@
 /*
  * Probe: active health checks. One request to each provider that has a check configured, again and
- * again, and its result into the provider's health slot.
+ * again, and its result into the provider's health slot. With `readmits` good ones also bring back
+ * those of its targets that failed last by not being reached.
  *
  * Thread: the main thread. Own pools: what the workers do is not disturbed, and a check that hangs
  * holds up nobody. The interval is jittered, so that gateways started together do not check

@@ -241,6 +241,7 @@ static void end_relay(struct pl_request *self, enum pl_failure failure)
     if (failure == PL_FAIL_NONE && is_cut(response))
         failure = PL_FAIL_TRUNCATED;
     response->failure = failure;
+    pl_request_leave(self);
     if (failure == PL_FAIL_NONE) {
         write_held(self, held_bytes(response));
         self->exchange = NULL;
@@ -250,7 +251,6 @@ static void end_relay(struct pl_request *self, enum pl_failure failure)
     pl_log(PL_LOG_WARN, "request %s: answer of %s broke off: %s %s", self->id,
            response->target->name, pl_failure_name(failure), response->detail);
     self->trail[self->trail_count - 1].failure = failure;
-    pl_request_report_broken(self, failure);
     if (response->is_sse)
         write_error_event(self, failure);
     self->exchange = NULL;
@@ -263,7 +263,6 @@ void pl_request_relay_done(struct pl_request *self, enum pl_failure failure)
         pl_attempt_cancel(self->attempt);
         self->attempt = NULL;
     }
-    pl_request_leave(self);
     end_relay(self, failure);
     pl_request_wake(self, PL_WAIT_RELAY);
 }

@@ -82,6 +82,7 @@ struct pl_response {
 struct pl_place {
     const struct pl_target *of; /* NULL: none */
     struct pl_health_ticket target, provider;
+    bool good;     /* a good answer has begun; how it ends is the outcome */
     bool reported;
 };
 
@@ -193,7 +194,10 @@ PL_NODISCARD int pl_request_edit(struct pl_request *self, const char *key, const
  */
 enum pl_admission pl_request_admit(struct pl_request *self, const struct pl_target *target,
                                    bool forced);
-/** Gives the place back; without a report before, the outcome is neutral. Idempotent. */
+/**
+ * Gives the place back. Without a report before: the outcome of a good answer is how it ended
+ * (response.failure), otherwise it is neutral. Idempotent.
+ */
 void pl_request_leave(struct pl_request *self);
 /** A waiting place for `target`, at most `max_count` of them for all workers; one per request. */
 PL_NODISCARD bool pl_request_enter_queue(struct pl_request *self, const struct pl_target *target,
@@ -202,8 +206,6 @@ void pl_request_leave_queue(struct pl_request *self);
 /** The try's outcome, once: a status, or a failure. */
 void pl_request_report_status(struct pl_request *self, int status, uint32_t first_token_ms);
 void pl_request_report_failure(struct pl_request *self, enum pl_failure failure);
-/** An answer that was good so far broke off. */
-void pl_request_report_broken(struct pl_request *self, enum pl_failure failure);
 
 /* ---- forward.c ---- */
 

@@ -216,8 +216,6 @@ static void on_done(struct pl_attempt *attempt, enum pl_failure failure, void *a
     char detail[sizeof(response->detail)];
     snprintf(detail, sizeof(detail), "%s", pl_attempt_stats(attempt)->detail);
     self->attempt = NULL;
-    if (self->place.reported)
-        pl_request_leave(self);
     if (!response->live) {
         fail_answer(self, failure, detail);
         return;
@@ -236,10 +234,12 @@ static void on_done(struct pl_attempt *attempt, enum pl_failure failure, void *a
         pl_request_relay_done(self, failure);
         return;
     }
-    if (self->wait == PL_WAIT_ANSWER)
+    if (self->wait == PL_WAIT_ANSWER) {
         have_answer(self);
-    else
-        pl_request_wake(self, PL_WAIT_BODY);
+        return;
+    }
+    pl_request_leave(self);
+    pl_request_wake(self, PL_WAIT_BODY);
 }
 
 static const struct pl_attempt_ops attempt_ops = {
@@ -254,12 +254,12 @@ int pl_request_send(struct pl_request *self, const struct pl_target *target)
         .credential_tag = pl_request_credential_tag(self, provider)};
     if (self->trail_count >= PL_TRAIL_MAX)
         return PL_ERR_LIMIT;
-    bool reserved = self->place.of == target && !self->place.reported;
+    bool reserved = self->place.of == target && !self->place.reported && !self->place.good;
     cancel_attempt(self);
-    response_reset(&self->response);
     /* without a reservation the policy insists: it is let through whatever its health */
     if (!reserved)
         (void)pl_request_admit(self, target, true);
+    response_reset(&self->response);
     self->attempt_target = self->response.target = target;
     self->attempt_start_ms = pl_now_ms();
     if (pl_request_build(self, target, &request.piece_count) != PL_OK)

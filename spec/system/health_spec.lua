@@ -580,18 +580,17 @@ describe("a stream that breaks after it was committed", function()
     assert.equal(200, answer.status)
     assert.not_equal("complete", answer.ended)
     local out = assert_out(gw, "a", "consecutive_5xx")
-    assert.equal(1, out.counters.broken_off)
     assert.equal(1, out.counters.server_error)
+    assert.equal(0, out.counters.ok)
     assert.equal("b;200", ask(gw).trail)
   end)
 
-  it("counts beside the good beginning", function()
-    local gw = start { a = scripted(breaking_off), a_health = rules {
-      failure_percent = 50, failure_min_requests = 6 } }
+  it("is no success for its good beginning", function()
+    local gw = start { a = scripted(breaking_off), a_health = rules { consecutive_5xx = 3 } }
     for _ = 1, 3 do assert.equal("a;200", ask(gw, { stream = true }).trail) end
-    local out = assert_out(gw, "a", "failure_ratio")
-    assert.equal(3, out.counters.ok)
-    assert.equal(3, out.counters.broken_off)
+    local out = assert_out(gw, "a", "consecutive_5xx")
+    assert.equal(0, out.counters.ok)
+    assert.equal(3, out.counters.server_error)
   end)
 
   it("is nobody's failure when the client leaves", function()
@@ -607,7 +606,9 @@ describe("a stream that breaks after it was committed", function()
     support.wait_until("the end of the stream", function()
       return target(gw, "a").in_flight == 0
     end)
-    assert.equal(0, assert_in(gw, "a").counters.broken_off)
+    local counters = assert_in(gw, "a").counters
+    assert.equal(0, counters.server_error)
+    assert.equal(1, counters.ok)
   end)
 end)
 
@@ -1047,7 +1048,7 @@ describe("operators", function()
     assert.equal(2, #all.providers)
     local null = cjson.null
     local counters = { ok = 0, neutral = 0, server_error = 0, gateway_error = 0, connection = 0,
-      rejected = 0, unhealthy = 0, broken_off = 0, ejections = 0, probes = 0 }
+      rejected = 0, unhealthy = 0, late_failure = 0, ejections = 0, probes = 0 }
     assert.same({
       name = "a/m", provider = "a", model = "m", queued = 0, fit = true, state = "closed",
       why = null, out_for_ms = null, until_wall_ms = null, ejection_multiplier = 0,
@@ -1136,15 +1137,12 @@ describe("the counters", function()
       "--seed", "7", "--failure-types", unpack(FAULTS) }
     local gw = start { workers = 4, a = sim, targets = '{ provider = "a" }' }
     local expected = { ok = 0, rejected = 0, gateway_error = 0, neutral = 0, connection = 0,
-      server_error = 0, broken_off = 0 }
+      server_error = 0 }
     local function count(answer)
       local what = answer.headers["x-perilune-trail"]:match("^a;([^;]+);%d+ms$")
       local counter = COUNTER_OF[what] or error(what)
+      if answer.ended ~= "complete" then counter = "server_error" end
       expected[counter] = expected[counter] + 1
-      if answer.ended ~= "complete" then
-        expected.broken_off = expected.broken_off + 1
-        expected.server_error = expected.server_error + 1
-      end
       return answer.ended == "complete" and answer.headers.connection ~= "close"
     end
     local clients = {}
@@ -1165,7 +1163,7 @@ describe("the counters", function()
     support.wait_until("nothing under way", function() return target(gw, "a").in_flight == 0 end)
     local counters = target(gw, "a").counters
     for name, number in pairs(expected) do assert.equal(number, counters[name], name) end
-    assert.is_true(expected.broken_off > 50 and expected.rejected > 50 and expected.connection > 0)
+    assert.is_true(expected.server_error > 50 and expected.rejected > 50 and expected.connection > 0)
     local of_provider = provider(gw, "a").counters
     assert.equal(2000 - expected.connection, of_provider.ok)
     assert.equal(expected.connection, of_provider.connection)
