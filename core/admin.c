@@ -111,8 +111,7 @@ static bool is_authorized(const struct pl_admin *self, const struct pl_headers *
            CRYPTO_memcmp(given.data + 7, token, strlen(token)) == 0;
 }
 
-/* ---- endpoints ----------------------------------------------------------------------------------
- */
+/* ---- endpoints ---- */
 
 static void get_healthz(struct pl_admin *self, struct pl_exchange *exchange)
 {

@@ -15,8 +15,7 @@ static const char *state_name(enum pl_health_state state)
     return names[state];
 }
 
-/* ---- as JSON ------------------------------------------------------------------------------------
- */
+/* ---- as JSON ---- */
 
 static void write_counters(struct pl_json_text *out, const struct pl_health_view *view)
 {

@@ -59,8 +59,7 @@ struct process {
     struct pl_prober *prober;
 };
 
-/* ---- serving ------------------------------------------------------------------------------------
- */
+/* ---- serving ---- */
 
 static void mail_all(struct process *self, enum pl_mail mail)
 {
@@ -279,8 +278,7 @@ static int serve(struct pl_config *config)
     return status;
 }
 
-/* ---- commands -----------------------------------------------------------------------------------
- */
+/* ---- commands ---- */
 
 static int usage_error(const char *fmt, const char *word)
 {

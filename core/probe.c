@@ -28,8 +28,7 @@ struct pl_prober {
     size_t count;
 };
 
-/* ---- the request -------------------------------------------------------------------------------
- */
+/* ---- the request ---- */
 
 static char *make_head(const struct pl_provider *provider)
 {
@@ -57,8 +56,7 @@ static char *make_head(const struct pl_provider *provider)
     return head;
 }
 
-/* ---- one check ---------------------------------------------------------------------------------
- */
+/* ---- one check ---- */
 
 static void arm(struct check *self, double share_of_interval)
 {
@@ -159,8 +157,7 @@ static void on_timer(evutil_socket_t fd, short what, void *arg)
     self->attempt = pl_attempt_start(self->pool, &request, &limits, &ops, self);
 }
 
-/* ---- life --------------------------------------------------------------------------------------
- */
+/* ---- life ---- */
 
 static void check_init(struct check *self, struct event_base *base, struct pl_resolver *resolver,
                        const struct pl_topology *topology, const struct pl_provider *provider)

@@ -134,8 +134,7 @@ static const struct pl_headers *answer_headers(struct pl_request *self,
     return headers;
 }
 
-/* ---- the upstream's answer ---------------------------------------------------------------------
- */
+/* ---- the upstream's answer ---- */
 
 static void pause_for_client(struct pl_request *self)
 {
@@ -328,8 +327,7 @@ bool pl_request_relay(struct pl_request *self)
     return true;
 }
 
-/* ---- answers made here -------------------------------------------------------------------------
- */
+/* ---- answers made here ---- */
 
 void pl_request_respond(struct pl_request *self, int status, const struct pl_headers *headers,
                         const char *body, size_t len)

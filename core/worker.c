@@ -39,8 +39,7 @@ struct pl_worker {
     char banner[256];
 };
 
-/* ---- making ------------------------------------------------------------------------------------
- */
+/* ---- making ---- */
 
 /* Leaves nothing; the entry function goes into the registry. */
 static void load_entry(lua_State *L, void *arg)
@@ -117,8 +116,7 @@ struct pl_worker *pl_worker_new(const struct pl_config *config, int listen_fd, c
     return NULL;
 }
 
-/* ---- unmaking -----------------------------------------------------------------------------------
- */
+/* ---- unmaking ---- */
 
 static void free_script(struct pl_worker *self)
 {
@@ -163,8 +161,7 @@ const char *pl_worker_banner(const struct pl_worker *self)
     return self->banner;
 }
 
-/* ---- the thread ---------------------------------------------------------------------------------
- */
+/* ---- the thread ---- */
 
 static void *run(void *arg)
 {

@@ -1,0 +1,189 @@
+/*
+ * Config files: the bytes of a policies directory, and what env, secret and file answer. See
+ * config.h.
+ */
+#include "bind.h"
+#include "config_internal.h"
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <lauxlib.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+char *pl_config_format(const char *fmt, ...)
+{
+    char *out = NULL;
+    va_list args;
+    va_start(args, fmt);
+    if (vasprintf(&out, fmt, args) < 0)
+        abort();
+    va_end(args);
+    return out;
+}
+
+/* ---- files ---- */
+
+/* Reads a regular file of at most `max_bytes`; NULL with `*problem` set. */
+static char *read_file(const char *path, size_t max_bytes, size_t *len, char **problem)
+{
+    struct stat st;
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* a FIFO would wait for its writer */
+    FILE *file = fd >= 0 ? fdopen(fd, "r") : NULL;
+    char *data = NULL;
+    if (!file || fstat(fd, &st) != 0) {
+        *problem = pl_xstrdup(strerror(errno));
+    } else if (!S_ISREG(st.st_mode)) {
+        *problem = pl_xstrdup("is not a regular file");
+    } else if ((size_t)st.st_size > max_bytes) {
+        *problem = pl_config_format("is larger than %zu bytes", max_bytes);
+    } else {
+        data = pl_xmalloc((size_t)st.st_size + 1);
+        *len = fread(data, 1, (size_t)st.st_size, file);
+        data[*len] = '\0';
+    }
+    if (file)
+        fclose(file);
+    return data;
+}
+
+static bool is_lua_file(const char *name)
+{
+    size_t len = strlen(name);
+    return name[0] != '.' && len > 4 && strcmp(name + len - 4, ".lua") == 0;
+}
+
+static int add_file(struct pl_config *self, const char *name, char **problems)
+{
+    char *problem = NULL, *path = pl_config_format("%s/%s", self->directory, name);
+    size_t len;
+    char *data = NULL;
+    if (self->file_count == PL_CONFIG_MAX_FILES)
+        problem = pl_config_format("more than %d .lua files in the directory", PL_CONFIG_MAX_FILES);
+    else
+        data = read_file(path, PL_CONFIG_MAX_FILE_BYTES, &len, &problem);
+    free(path);
+    if (!data) {
+        *problems = pl_config_format("%s: %s", name, problem);
+        free(problem);
+        return PL_ERR_SYSTEM;
+    }
+    self->files = pl_xrealloc(self->files, (self->file_count + 1) * sizeof(*self->files));
+    self->files[self->file_count++] = (struct pl_config_file){pl_xstrdup(name), data, len};
+    return PL_OK;
+}
+
+int pl_config_read_directory(struct pl_config *self, char **problems)
+{
+    struct dirent **entries;
+    int count = scandir(self->directory, &entries, NULL, alphasort);
+    int rc = PL_OK;
+    if (count < 0) {
+        *problems = pl_config_format("%s: %s", self->directory, strerror(errno));
+        return PL_ERR_SYSTEM;
+    }
+    for (int i = 0; i < count; i++) {
+        if (rc == PL_OK && is_lua_file(entries[i]->d_name))
+            rc = add_file(self, entries[i]->d_name, problems);
+        free(entries[i]);
+    }
+    free(entries);
+    return rc;
+}
+
+/* ---- helpers: env, secret, file ---- */
+
+static struct pl_config_value look_up_env(const char *name)
+{
+    const char *value = getenv(name);
+    return (struct pl_config_value){.value = value ? pl_xstrdup(value) : NULL};
+}
+
+static struct pl_config_value look_up_file(const char *directory, const char *name)
+{
+    struct pl_config_value result = {0};
+    char *path = name[0] == '/' || !directory ? pl_xstrdup(name)
+                                              : pl_config_format("%s/%s", directory, name);
+    size_t len;
+    result.value = read_file(path, PL_CONFIG_MAX_FILE_BYTES, &len, &result.problem);
+    free(path);
+    return result;
+}
+
+static struct pl_config_value look_up_secret(const char *directory, const char *name)
+{
+    struct pl_config_value result = look_up_env(name);
+    char *variable = pl_config_format("%s_FILE", name);
+    const char *path = getenv(variable);
+    if (!result.value && path)
+        result = look_up_file(directory, path);
+    free(variable);
+    return result;
+}
+
+static const struct pl_config_value *look_up(struct pl_config *self, const char *helper,
+                                             const char *name)
+{
+    for (size_t i = 0; i < self->value_count; i++) {
+        if (strcmp(self->values[i].helper, helper) == 0 && strcmp(self->values[i].name, name) == 0)
+            return &self->values[i];
+    }
+    if (!self->recording)
+        return NULL;
+    struct pl_config_value found;
+    if (strcmp(helper, "env") == 0)
+        found = look_up_env(name);
+    else if (strcmp(helper, "secret") == 0)
+        found = look_up_secret(self->directory, name);
+    else
+        found = look_up_file(self->directory, name);
+    found.helper = helper;
+    found.name = pl_xstrdup(name);
+    self->values = pl_xrealloc(self->values, (self->value_count + 1) * sizeof(*self->values));
+    self->values[self->value_count] = found;
+    return &self->values[self->value_count++];
+}
+
+/* helper(name) -> string | nil, problem; upvalues: the config, the helper's name */
+static int call_helper(lua_State *L)
+{
+    struct pl_config *self = lua_touserdata(L, lua_upvalueindex(1));
+    const char *helper = lua_touserdata(L, lua_upvalueindex(2));
+    const struct pl_config_value *found = look_up(self, helper, luaL_checkstring(L, 1));
+    lua_pushstring(L, found ? found->value : NULL);
+    lua_pushstring(L, found ? found->problem : "was not asked for when the file was checked");
+    return 2;
+}
+
+static void push_helpers(lua_State *L, const struct pl_config *self)
+{
+    static const char *const names[] = {"env", "secret", "file"};
+    lua_newtable(L);
+    for (size_t i = 0; i < PL_COUNT(names); i++) {
+        lua_pushlightuserdata(L, (void *)self);
+        lua_pushlightuserdata(L, (void *)names[i]);
+        lua_pushcclosure(L, call_helper, 2);
+        lua_setfield(L, -2, names[i]);
+    }
+}
+
+int pl_config_push_sources(lua_State *L, const struct pl_config *self)
+{
+    lua_newtable(L);
+    if (self->is_simulator) {
+        for (int i = 0; i < self->argument_count; i++) {
+            lua_pushstring(L, self->arguments[i]);
+            lua_rawseti(L, -2, i + 1);
+        }
+        return 1;
+    }
+    for (size_t i = 0; i < self->file_count; i++) {
+        lua_pushlstring(L, self->files[i].data, self->files[i].len);
+        lua_setfield(L, -2, self->files[i].name);
+    }
+    push_helpers(L, self);
+    return 2;
+}

@@ -1,0 +1,366 @@
+/*
+ * Config read: from the checked, normalised table that perilune.config gives to C data. See
+ * config.h.
+ */
+#include "config_internal.h"
+#include "log.h"
+#include <lauxlib.h>
+#include <stdlib.h>
+#include <string.h>
+
+static char *get_string(lua_State *L, int index, const char *key)
+{
+    lua_getfield(L, index, key);
+    char *value = lua_isstring(L, -1) ? pl_xstrdup(lua_tostring(L, -1)) : NULL;
+    lua_pop(L, 1);
+    return value;
+}
+
+static double get_number(lua_State *L, int index, const char *key)
+{
+    lua_getfield(L, index, key);
+    double value = luaL_optnumber(L, -1, 0);
+    lua_pop(L, 1);
+    return value;
+}
+
+static bool get_boolean(lua_State *L, int index, const char *key)
+{
+    lua_getfield(L, index, key);
+    bool value = lua_toboolean(L, -1);
+    lua_pop(L, 1);
+    return value;
+}
+
+static uint32_t get_u32(lua_State *L, int index, const char *key)
+{
+    double value = get_number(L, index, key);
+    return value <= 0 ? 0 : value >= UINT32_MAX ? UINT32_MAX : (uint32_t)value;
+}
+
+/* A duration that is set is at least a millisecond: 0 means none. */
+static uint32_t get_ms(lua_State *L, int index, const char *key)
+{
+    double value = get_number(L, index, key);
+    return value > 0 && value < 1 ? 1 : get_u32(L, index, key);
+}
+
+void pl_config_read_limits(struct pl_config *self, lua_State *L, int index)
+{
+    self->limits = (struct pl_server_limits){
+        .message = {.request_line_bytes = get_u32(L, index, "request_line_bytes"),
+                    .head_bytes = get_u32(L, index, "head_bytes"),
+                    .header_count = get_u32(L, index, "header_count"),
+                    .body_bytes = (uint64_t)get_number(L, index, "body_bytes")},
+        .connections = get_u32(L, index, "connections"),
+        .head_ms = get_ms(L, index, "head_ms"),
+        .body_idle_ms = get_ms(L, index, "body_idle_ms"),
+        .keepalive_idle_ms = get_ms(L, index, "keepalive_idle_ms"),
+        .write_stall_ms = get_ms(L, index, "write_stall_ms"),
+        .unsent_high_bytes = 65536};
+}
+
+static struct pl_attempt_limits read_timeouts(lua_State *L, int index)
+{
+    lua_getfield(L, index, "timeouts");
+    int at = lua_gettop(L);
+    struct pl_attempt_limits limits = {.connect_ms = get_ms(L, at, "connect_ms"),
+                                       .tls_ms = get_ms(L, at, "tls_ms"),
+                                       .head_ms = get_ms(L, at, "head_ms"),
+                                       .first_token_ms = get_ms(L, at, "first_token_ms"),
+                                       .idle_ms = get_ms(L, at, "idle_ms"),
+                                       .try_ms = get_ms(L, at, "try_ms")};
+    lua_pop(L, 1);
+    return limits;
+}
+
+/* Strings 1 and 2 of the pair on top of the stack. */
+static struct pl_str pair_item(lua_State *L, int n)
+{
+    struct pl_str item;
+    lua_rawgeti(L, -1, n);
+    item.data = lua_tolstring(L, -1, &item.len); /* the pair keeps it alive */
+    lua_pop(L, 1);
+    return item;
+}
+
+static void read_header_pairs(lua_State *L, int index, const char *key, struct pl_headers *out)
+{
+    lua_getfield(L, index, key);
+    int count = (int)lua_objlen(L, -1);
+    for (int i = 1; i <= count; i++) {
+        lua_rawgeti(L, -1, i);
+        if (pl_headers_add(out, pair_item(L, 1), pair_item(L, 2)) != PL_OK)
+            luaL_error(L, "header '%s' is not valid", pair_item(L, 1).data);
+        lua_pop(L, 1);
+    }
+    lua_pop(L, 1);
+}
+
+static char *make_host_header(const char *host, uint16_t port, bool tls)
+{
+    bool is_v6 = strchr(host, ':') != NULL;
+    const char *open = is_v6 ? "[" : "", *close = is_v6 ? "]" : "";
+    if (port == (tls ? 443 : 80))
+        return pl_config_format("%s%s%s", open, host, close);
+    return pl_config_format("%s%s%s:%u", open, host, close, port);
+}
+
+static void read_credential(lua_State *L, int index, struct pl_provider *self)
+{
+    char *auth = get_string(L, index, "auth"), *key = get_string(L, index, "key");
+    int rc = PL_OK;
+    self->auth = auth && strcmp(auth, "passthrough") == 0 ? PL_AUTH_PASSTHROUGH : PL_AUTH_NONE;
+    if (key) {
+        char *value = pl_config_format("Bearer %s", key);
+        self->auth = PL_AUTH_KEY;
+        rc = pl_headers_add(&self->headers, PL_STR("Authorization"),
+                            (struct pl_str){value, strlen(value)});
+        explicit_bzero(value, strlen(value));
+        explicit_bzero(key, strlen(key));
+        free(value);
+    }
+    free(auth);
+    free(key);
+    if (rc != PL_OK)
+        luaL_error(L, "gateway.lua: providers.%s.key: has characters that a header cannot carry",
+                   self->name);
+}
+
+static char *in_directory(const struct pl_config *self, char *path)
+{
+    if (!path || path[0] == '/' || !self->directory)
+        return path;
+    char *full = pl_config_format("%s/%s", self->directory, path);
+    free(path);
+    return full;
+}
+
+static void read_tls(struct pl_config *config, lua_State *L, int index, struct pl_provider *self)
+{
+    char error[256];
+    self->endpoint.server_name = get_string(L, index, "tls_server_name");
+    if (!self->endpoint.server_name)
+        self->endpoint.server_name = pl_xstrdup(self->endpoint.host);
+    if (!get_boolean(L, index, "tls"))
+        return;
+    char *ca = in_directory(config, get_string(L, index, "tls_ca"));
+    struct pl_tls_client_config tls = {.ca_file = ca,
+                                       .verify = get_boolean(L, index, "tls_verify")};
+    self->endpoint.tls = pl_tls_client_ctx_new(&tls, error, sizeof(error));
+    free(ca);
+    if (!self->endpoint.tls)
+        luaL_error(L, "gateway.lua: providers.%s.tls: %s", self->name, error);
+}
+
+static struct pl_health_rules read_rules(lua_State *L, int at)
+{
+    return (struct pl_health_rules){
+        .consecutive_5xx_count = get_u32(L, at, "consecutive_5xx_count"),
+        .consecutive_gateway_count = get_u32(L, at, "consecutive_gateway_count"),
+        .consecutive_connection_count = get_u32(L, at, "consecutive_connection_count"),
+        .split_connection = get_boolean(L, at, "split_connection"),
+        .failure_ratio = get_number(L, at, "failure_ratio"),
+        .failure_min_count = get_u32(L, at, "failure_min_count"),
+        .window_ms = get_ms(L, at, "window_ms"),
+        .success_ewma_min_ratio = get_number(L, at, "success_ewma_min_ratio"),
+        .base_ejection_ms = get_ms(L, at, "base_ejection_ms"),
+        .max_ejection_ms = get_ms(L, at, "max_ejection_ms"),
+        .jitter_ratio = get_number(L, at, "jitter_ratio"),
+        .decay_ms = get_ms(L, at, "decay_ms"),
+        .slow_start_ms = get_ms(L, at, "slow_start_ms"),
+        .probe_timeout_ms = get_ms(L, at, "probe_timeout_ms")};
+}
+
+static int *read_statuses(lua_State *L, int index, const char *key)
+{
+    lua_getfield(L, index, key);
+    size_t count = lua_objlen(L, -1);
+    int *statuses = pl_xcalloc(count + 1, sizeof(*statuses));
+    for (size_t i = 0; i < count; i++) {
+        lua_rawgeti(L, -1, (int)i + 1);
+        statuses[i] = (int)lua_tointeger(L, -1);
+        lua_pop(L, 1);
+    }
+    lua_pop(L, 1);
+    return statuses;
+}
+
+static void read_check(lua_State *L, int health, struct pl_active_check *self)
+{
+    pl_headers_init(&self->headers);
+    lua_getfield(L, health, "active");
+    int at = lua_gettop(L);
+    if (lua_istable(L, at)) {
+        self->path = get_string(L, at, "path");
+        self->method = get_string(L, at, "method");
+        self->statuses = read_statuses(L, at, "statuses");
+        self->interval_ms = get_ms(L, at, "interval_ms");
+        self->timeout_ms = get_ms(L, at, "timeout_ms");
+        self->jitter_ratio = get_number(L, at, "jitter_ratio");
+        self->unhealthy_after = get_u32(L, at, "unhealthy_after");
+        self->healthy_after = get_u32(L, at, "healthy_after");
+        self->readmits = get_boolean(L, at, "readmits");
+        read_header_pairs(L, at, "headers", &self->headers);
+    }
+    lua_pop(L, 1);
+}
+
+static void read_health(lua_State *L, int index, struct pl_provider *self)
+{
+    lua_getfield(L, index, "health");
+    int at = lua_gettop(L);
+    self->rules = read_rules(L, at);
+    read_check(L, at, &self->check);
+    lua_pop(L, 1);
+}
+
+static void read_provider(struct pl_config *config, lua_State *L, int index,
+                          struct pl_provider *self)
+{
+    pl_headers_init(&self->headers);
+    self->name = get_string(L, index, "name");
+    self->base_path = get_string(L, index, "path");
+    self->endpoint.host = get_string(L, index, "host");
+    self->endpoint.port = (uint16_t)get_number(L, index, "port");
+    self->endpoint.max_idle = get_u32(L, index, "idle_connections");
+    self->endpoint.idle_ms = get_ms(L, index, "idle_ms");
+    self->host_header =
+        make_host_header(self->endpoint.host, self->endpoint.port, get_boolean(L, index, "tls"));
+    read_credential(L, index, self);
+    read_header_pairs(L, index, "headers", &self->headers);
+    read_health(L, index, self);
+    read_tls(config, L, index, self);
+}
+
+static char **read_strings(lua_State *L, int index, const char *key)
+{
+    lua_getfield(L, index, key);
+    size_t count = lua_objlen(L, -1);
+    char **items = pl_xcalloc(count + 1, sizeof(*items));
+    for (size_t i = 0; i < count; i++) {
+        lua_rawgeti(L, -1, (int)i + 1);
+        items[i] = pl_xstrdup(lua_tostring(L, -1));
+        lua_pop(L, 1);
+    }
+    lua_pop(L, 1);
+    return items;
+}
+
+static struct pl_str copy_str(struct pl_str text)
+{
+    return (struct pl_str){pl_xstrndup(text.data, text.len), text.len};
+}
+
+static void read_edits(lua_State *L, int index, struct pl_target *self)
+{
+    char **unset = read_strings(L, index, "unset_body");
+    size_t unset_count = 0;
+    while (unset[unset_count])
+        unset_count++;
+    lua_getfield(L, index, "set_body");
+    size_t set_count = lua_objlen(L, -1);
+    self->edits = pl_xcalloc(set_count + unset_count + 1, sizeof(*self->edits));
+    for (size_t i = 0; i < set_count; i++) {
+        lua_rawgeti(L, -1, (int)i + 1);
+        self->edits[self->edit_count++] = (struct pl_json_edit){.key = copy_str(pair_item(L, 1)),
+                                                                .value = copy_str(pair_item(L, 2))};
+        lua_pop(L, 1);
+    }
+    lua_pop(L, 1);
+    for (size_t i = 0; i < unset_count; i++)
+        self->edits[self->edit_count++] =
+            (struct pl_json_edit){.key = {unset[i], strlen(unset[i])}, .value = {NULL, 0}};
+    free(unset);
+}
+
+static void read_target(lua_State *L, int index, struct pl_target *self)
+{
+    pl_headers_init(&self->set_headers);
+    self->name = get_string(L, index, "name");
+    self->provider_index = (size_t)get_number(L, index, "provider") - 1;
+    self->model = get_string(L, index, "model");
+    if (self->model) {
+        size_t len;
+        self->model_json = pl_json_encode_string(self->model, strlen(self->model), &len);
+    }
+    self->priority = (int)get_number(L, index, "priority");
+    self->weight = get_number(L, index, "weight");
+    read_header_pairs(L, index, "set_headers", &self->set_headers);
+    self->remove_headers = read_strings(L, index, "remove_headers");
+    read_edits(L, index, self);
+    self->limits = read_timeouts(L, index);
+    lua_getfield(L, index, "limits");
+    self->max_in_flight = get_u32(L, lua_gettop(L), "concurrent_count");
+    self->queue_count = get_u32(L, lua_gettop(L), "queue_count");
+    self->queue_ms = get_ms(L, lua_gettop(L), "queue_ms");
+    lua_pop(L, 1);
+}
+
+static void read_topology(struct pl_config *self, lua_State *L, int index)
+{
+    struct pl_topology *topology = &self->topology;
+    topology->response_headers = get_boolean(L, index, "response_headers");
+    lua_getfield(L, index, "providers");
+    size_t count = lua_objlen(L, -1);
+    topology->providers = pl_xcalloc(count + 1, sizeof(*topology->providers));
+    for (size_t i = 0; i < count; i++) {
+        lua_rawgeti(L, -1, (int)i + 1);
+        topology->provider_count++;
+        read_provider(self, L, lua_gettop(L), &topology->providers[i]);
+        lua_pop(L, 1);
+    }
+    lua_pop(L, 1);
+    lua_getfield(L, index, "targets");
+    count = lua_objlen(L, -1);
+    topology->targets = pl_xcalloc(count + 1, sizeof(*topology->targets));
+    for (size_t i = 0; i < count; i++) {
+        lua_rawgeti(L, -1, (int)i + 1);
+        topology->target_count++;
+        read_target(L, lua_gettop(L), &topology->targets[i]);
+        lua_pop(L, 1);
+    }
+    lua_pop(L, 1);
+}
+
+void pl_config_read_listen(struct pl_config *self, lua_State *L, int index)
+{
+    char error[256];
+    lua_getfield(L, index, "listen");
+    int at = lua_gettop(L);
+    self->listen_address = get_string(L, at, "address");
+    self->listen_port = (uint16_t)get_number(L, at, "port");
+    self->tls_cert = in_directory(self, get_string(L, at, "tls_cert"));
+    self->tls_key = in_directory(self, get_string(L, at, "tls_key"));
+    lua_pop(L, 1);
+    if (!self->tls_cert)
+        return;
+    self->tls = pl_tls_server_ctx_new(self->tls_cert, self->tls_key, error, sizeof(error));
+    if (!self->tls)
+        luaL_error(L, "gateway.lua: listen.tls: %s", error);
+}
+
+static void read_admin(struct pl_config *self, lua_State *L, int index)
+{
+    lua_getfield(L, index, "admin");
+    int at = lua_gettop(L);
+    self->admin_address = get_string(L, at, "address");
+    self->admin_port = (uint16_t)get_number(L, at, "port");
+    self->admin_token = get_string(L, at, "token");
+    lua_pop(L, 1);
+}
+
+void pl_config_read_all(struct pl_config *self, lua_State *L, int index)
+{
+    char *level = get_string(L, index, "log_level");
+    self->log_level = level ? pl_log_level_from_name(level) : PL_LOG_INFO;
+    free(level); /* before anything that may raise an error */
+    pl_config_read_listen(self, L, index);
+    read_admin(self, L, index);
+    lua_getfield(L, index, "limits");
+    pl_config_read_limits(self, L, lua_gettop(L));
+    lua_pop(L, 1);
+    self->workers = (int)get_number(L, index, "workers");
+    self->drain_ms = get_ms(L, index, "drain_ms");
+    read_topology(self, L, index);
+}
