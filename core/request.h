@@ -82,7 +82,7 @@ struct pl_response {
 struct pl_place {
     const struct pl_target *of; /* NULL: none */
     struct pl_health_ticket target, provider;
-    bool good;     /* a good answer has begun; how it ends is the outcome */
+    bool good; /* a good answer has begun; how it ends is the outcome */
     bool reported;
 };
 
