@@ -37,7 +37,7 @@
 #include <sys/socket.h>
 
 #define LINGER_MS           2000
-#define DRAIN_IDLE_MS       1000 /* for the request of a client that came just before the drain */
+#define DRAIN_IDLE_MS       1000 /* for the first request of a client that came before the drain */
 #define ACCEPT_PAUSE_MS     50
 #define FLUSH_AT_ONCE_BYTES 16384
 #define READ_AHEAD_BYTES    65536 /* input kept while an answer is being made */
@@ -65,6 +65,7 @@ struct connection {
     uint64_t last_drain_ms; /* when the client last took bytes */
     int unacked_bytes;      /* in the kernel, at the last sweep */
     bool surplus;           /* one too many */
+    bool has_served;        /* a request, before the one that it waits for */
     bool cut_short;         /* its last answer is not whole */
     bool reset_on_close;
     bool flush_due, writable_due;
@@ -282,6 +283,7 @@ static void on_reply_sent(struct evhttp_request *req, void *arg)
     if (early_bytes)
         evbuffer_drain(input, evbuffer_get_length(input));
     pl_guard_reset(&self->guard);
+    self->has_served = true;
     self->state = CONNECTION_READING;
     self->since_ms = pl_now_ms();
     if (early_bytes || self->server->draining)
@@ -683,7 +685,7 @@ static void end_accepting(struct pl_server *self)
     for (connection = TAILQ_FIRST(&self->connections); connection; connection = next) {
         next = TAILQ_NEXT(connection, link);
         if (connection->state == CONNECTION_READING && connection->guard.phase == PL_GUARD_IDLE &&
-            connection->evcon)
+            connection->has_served)
             connection_doom(connection);
     }
 }
