@@ -15,10 +15,10 @@
  * Deliberately not done: pipelining (bytes after a request are dropped and the connection is closed
  * after the answer; RFC 9112 9.3.2 makes the client send again), HTTP/2, upgrades.
  */
-#include "server.h"
 #include "json.h"
 #include "log.h"
 #include "reply.h"
+#include "server_internal.h"
 #include <assert.h>
 #include <event2/bufferevent.h>
 #include <event2/bufferevent_ssl.h>
@@ -29,6 +29,7 @@
 #include <linux/sockios.h>
 #include <netinet/in.h>
 #include <openssl/err.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -39,86 +40,14 @@
 #define LINGER_MS           2000
 #define DRAIN_IDLE_MS       1000 /* for the first request of a client that came before the drain */
 #define ACCEPT_PAUSE_MS     50
+#define DRAIN_TURNS_MAX     100
 #define FLUSH_AT_ONCE_BYTES 16384
 #define READ_AHEAD_BYTES    65536 /* input kept while an answer is being made */
-
-enum connection_state {
-    CONNECTION_READING,   /* the guard scans, evhttp parses */
-    CONNECTION_BUSY,      /* a request is with the owner */
-    CONNECTION_FLUSHING,  /* the answer is whole, its last bytes wait to be sent; evhttp goes on */
-    CONNECTION_CLOSING,   /* bytes wait to be sent, then the connection ends */
-    CONNECTION_REFUSED,   /* an error of ours waits to be sent */
-    CONNECTION_LINGERING, /* our side is shut; the peer's bytes are read and dropped */
-    CONNECTION_DOOMED,    /* on the doomed list */
-};
-
-struct connection {
-    struct pl_server *server;
-    struct bufferevent *bev;
-    struct evhttp_connection *evcon; /* known from the first loop turn on */
-    struct evbuffer_cb_entry *input_entry, *output_entry;
-    struct pl_exchange *exchange;
-    enum connection_state state;
-    struct pl_guard guard;
-    uint64_t since_ms; /* start of what the state waits for */
-    uint64_t last_read_ms;
-    uint64_t last_drain_ms; /* when the client last took bytes */
-    int unacked_bytes;      /* in the kernel, at the last sweep */
-    bool surplus;           /* one too many */
-    bool has_served;        /* a request, before the one that it waits for */
-    bool cut_short;         /* its last answer is not whole */
-    bool reset_on_close;
-    bool flush_due, writable_due;
-    struct timeval write_turn;       /* the loop turn of the last write ... */
-    uint32_t writes_in_turn;         /* ... and how many there were in it */
-    struct evhttp_request *answered; /* its answer is whole, but not all of it is sent */
-    TAILQ_ENTRY(connection) link;
-    SLIST_ENTRY(connection) queue_link; /* of the queue that it is in: one at a time */
-    bool queued;
-};
-
-struct pl_exchange {
-    struct connection *connection;
-    struct evhttp_request *request;
-    struct pl_headers headers;
-    struct pl_str path, query;
-    const char *method;
-    const struct pl_exchange_ops *ops;
-    void *ops_arg;
-    bool started, chunked, bodiless, close_after, eof_framed;
-    struct pl_exchange *next_free;
-};
-
-SLIST_HEAD(connection_queue, connection);
-
-struct pl_server {
-    struct event_base *base;
-    struct evhttp *http;
-    struct evhttp_bound_socket *bound;
-    struct evconnlistener *listener; /* NULL once draining */
-    SSL_CTX *tls;
-    struct pl_server_limits limits;
-    struct pl_server_ops ops;
-    void *arg;
-    TAILQ_HEAD(, connection) connections;
-    size_t connection_count, exchange_count;
-    struct connection *completing; /* set by the guard just before evhttp's callback */
-    struct connection_queue newcomers, to_flush, flushing, doomed;
-    struct event *queue_event; /* works the queues off */
-    bool in_queues;
-    struct event *sweep_timer;
-    struct event *accept_timer; /* re-enables accept after EMFILE; ends it when draining */
-    bool draining;
-    struct pl_exchange *free_exchanges;
-    struct pl_server *next_on_thread;
-};
 
 /* evconnlistener's error callback gets evhttp's pointer, so servers are found by it. */
 static _Thread_local struct pl_server *servers_on_thread;
 
-static void connection_doom(struct connection *self);
 static void say_goodbye(struct connection *self);
-static void try_flush(struct connection *self);
 
 /* ---- queues ------------------------------------------------------------------------------- */
 
@@ -185,7 +114,7 @@ static struct pl_exchange *exchange_new(struct connection *connection, struct ev
     return self;
 }
 
-static void exchange_release(struct pl_exchange *self, struct pl_server *server)
+void pl_server_release_exchange(struct pl_exchange *self, struct pl_server *server)
 {
     if (self->connection)
         self->connection->exchange = NULL;
@@ -257,7 +186,7 @@ static int exchange_fill(struct pl_exchange *self)
  * its read callback goes (a pipelined request would make it exit), reading goes on up to a mark.
  * Its write callback goes too: evhttp leaves the completion function of what it wrote last in place
  * (of a 100 Continue, for one), and would run it as soon as the first bytes are out; over TLS even
- * before, as libevent delays write callbacks there. It learns of the end in hand_back.
+ * before, as libevent delays write callbacks there. It learns of the end in pl_server_hand_back.
  */
 static void watch_client(struct connection *self)
 {
@@ -287,7 +216,7 @@ static void on_reply_sent(struct evhttp_request *req, void *arg)
     self->state = CONNECTION_READING;
     self->since_ms = pl_now_ms();
     if (early_bytes || self->server->draining)
-        connection_doom(self);
+        pl_server_doom(self);
 }
 
 /* evhttp has read a message that the guard did not see the end of: it must not be served. */
@@ -298,7 +227,7 @@ static void close_unguarded(struct pl_server *server, struct evhttp_connection *
     TAILQ_FOREACH(self, &server->connections, link)
     {
         if (self->evcon == evcon)
-            connection_doom(self);
+            pl_server_doom(self);
     }
 }
 
@@ -333,7 +262,7 @@ static void on_refused_event(struct bufferevent *bev, short what, void *arg)
 {
     (void)bev;
     (void)what;
-    connection_doom(arg);
+    pl_server_doom(arg);
 }
 
 static void on_linger_read(struct bufferevent *bev, void *arg)
@@ -481,7 +410,7 @@ static void on_output(struct evbuffer *output, const struct evbuffer_cb_info *in
     self->last_drain_ms = pl_now_ms();
     size_t left = evbuffer_get_length(output);
     if (self->state == CONNECTION_CLOSING && left == 0) {
-        connection_doom(self);
+        pl_server_doom(self);
         return;
     }
     if (self->answered && left == 0) { /* we are inside the buffer: from a fresh call */
@@ -496,7 +425,7 @@ static void on_output(struct evbuffer *output, const struct evbuffer_cb_info *in
 }
 
 /* Writes at once what waits; what the kernel does not take is left to the event loop. */
-static void try_flush(struct connection *self)
+void pl_server_try_flush(struct connection *self)
 {
     struct evbuffer *output = bufferevent_get_output(self->bev);
     self->flush_due = false;
@@ -512,7 +441,7 @@ static void try_flush(struct connection *self)
 }
 
 /* The last byte is out: evhttp goes on to the next request. */
-static void hand_back(struct connection *self)
+void pl_server_hand_back(struct connection *self)
 {
     struct evhttp_request *req = self->answered;
     if (!req || evbuffer_get_length(bufferevent_get_output(self->bev)) > 0)
@@ -532,10 +461,10 @@ static void tell_writable(struct connection *self)
 }
 
 /* What is written in one turn of the loop goes out in one system call, at the end of the turn. */
-static void flush_soon(struct connection *self)
+void pl_server_flush_soon(struct connection *self)
 {
     if (evbuffer_get_length(bufferevent_get_output(self->bev)) >= FLUSH_AT_ONCE_BYTES) {
-        try_flush(self);
+        pl_server_try_flush(self);
     } else if (!self->flush_due) {
         self->flush_due = true;
         enqueue(self, &self->server->to_flush);
@@ -544,7 +473,7 @@ static void flush_soon(struct connection *self)
 
 /* ---- closing ------------------------------------------------------------------------------ */
 
-static void connection_doom(struct connection *self)
+void pl_server_doom(struct connection *self)
 {
     if (self->state == CONNECTION_DOOMED)
         return;
@@ -605,7 +534,7 @@ static void on_evcon_close(struct evhttp_connection *evcon, void *arg)
             evhttp_request_get_connection(exchange->request) ? NULL : exchange->request;
         if (ops && ops->on_gone)
             ops->on_gone(ops_arg);
-        exchange_release(exchange, server);
+        pl_server_release_exchange(exchange, server);
         if (orphan)
             evhttp_request_free(orphan);
     }
@@ -620,7 +549,7 @@ static void connection_adopt(struct connection *self)
         bufferevent_getcb(self->bev, NULL, NULL, NULL, (void **)&self->evcon);
     evhttp_connection_set_closecb(self->evcon, on_evcon_close, self);
     if (self->surplus)
-        connection_doom(self);
+        pl_server_doom(self);
 }
 
 static void on_queue(evutil_socket_t fd, short what, void *arg)
@@ -636,11 +565,11 @@ static void on_queue(evutil_socket_t fd, short what, void *arg)
     SLIST_INIT(&server->to_flush);
     while ((self = queue_pop(&server->flushing))) {
         if (self->flush_due)
-            try_flush(self);
+            pl_server_try_flush(self);
         if (self->writable_due)
             tell_writable(self);
         else
-            hand_back(self); /* after either it may be gone */
+            pl_server_hand_back(self); /* after either it may be gone */
     }
     while ((self = queue_pop(&server->doomed)))
         connection_end(self);
@@ -686,8 +615,16 @@ static void end_accepting(struct pl_server *self)
         next = TAILQ_NEXT(connection, link);
         if (connection->state == CONNECTION_READING && connection->guard.phase == PL_GUARD_IDLE &&
             connection->has_served)
-            connection_doom(connection);
+            pl_server_doom(connection);
     }
+}
+
+/* Whether someone has connected whom the loop does not know yet: closing would reset the
+ * connection. */
+static bool has_callers(const struct pl_server *self)
+{
+    struct pollfd listener = {.fd = evconnlistener_get_fd(self->listener), .events = POLLIN};
+    return poll(&listener, 1, 0) > 0;
 }
 
 static void on_accept_timer(evutil_socket_t fd, short what, void *arg)
@@ -695,12 +632,15 @@ static void on_accept_timer(evutil_socket_t fd, short what, void *arg)
     (void)fd;
     (void)what;
     struct pl_server *server = arg;
+    struct timeval at_once = {0, 0};
     if (!server->listener)
         return;
-    if (server->draining)
-        end_accepting(server);
-    else
+    if (!server->draining)
         evconnlistener_enable(server->listener);
+    else if (has_callers(server) && server->drain_turns++ < DRAIN_TURNS_MAX)
+        event_add(server->accept_timer, &at_once);
+    else
+        end_accepting(server);
 }
 
 /* Out of descriptors: without a pause the listener would spin. */
@@ -731,7 +671,7 @@ static void sweep_reading(struct connection *self, uint64_t now_ms)
     case PL_GUARD_IDLE:
         if (passed(now_ms, self->since_ms, limits->keepalive_idle_ms) ||
             (self->server->draining && passed(now_ms, self->since_ms, DRAIN_IDLE_MS)))
-            connection_doom(self);
+            pl_server_doom(self);
         break;
     case PL_GUARD_IN_HEAD:
         if (passed(now_ms, self->since_ms, limits->head_ms))
@@ -743,7 +683,7 @@ static void sweep_reading(struct connection *self, uint64_t now_ms)
         break;
     case PL_GUARD_COMPLETE: /* whole, and yet not given to us: evhttp sees it in another way */
         if (passed(now_ms, self->last_read_ms, limits->body_idle_ms))
-            connection_doom(self);
+            pl_server_doom(self);
         break;
     }
 }
@@ -766,7 +706,7 @@ static void sweep_connection(struct connection *self, uint64_t now_ms)
         break;
     case CONNECTION_LINGERING:
         if (passed(now_ms, self->since_ms, LINGER_MS))
-            connection_doom(self);
+            pl_server_doom(self);
         break;
     case CONNECTION_BUSY:
     case CONNECTION_FLUSHING:
@@ -776,7 +716,7 @@ static void sweep_connection(struct connection *self, uint64_t now_ms)
             self->last_drain_ms = now_ms;
         if (unsent && passed(now_ms, self->last_drain_ms, limits->write_stall_ms)) {
             self->reset_on_close = true;
-            connection_doom(self);
+            pl_server_doom(self);
         }
         break;
     case CONNECTION_DOOMED:
@@ -902,223 +842,4 @@ void pl_server_free(struct pl_server *self)
         free(exchange);
     }
     free(self);
-}
-
-/* ---- the request side of an exchange ------------------------------------------------------- */
-
-struct pl_str pl_exchange_method(const struct pl_exchange *self)
-{
-    return str_of(self->method);
-}
-
-struct pl_str pl_exchange_path(const struct pl_exchange *self)
-{
-    return self->path;
-}
-
-struct pl_str pl_exchange_query(const struct pl_exchange *self)
-{
-    return self->query;
-}
-
-const struct pl_headers *pl_exchange_headers(const struct pl_exchange *self)
-{
-    return &self->headers;
-}
-
-struct pl_str pl_exchange_body(struct pl_exchange *self)
-{
-    struct evbuffer *input = evhttp_request_get_input_buffer(self->request);
-    size_t len = evbuffer_get_length(input);
-    if (len == 0)
-        return PL_STR("");
-    const char *data = (const char *)evbuffer_pullup(input, -1);
-    if (!data)
-        abort();
-    return (struct pl_str){data, len};
-}
-
-struct pl_str pl_exchange_peer(const struct pl_exchange *self)
-{
-    char *address = NULL;
-    ev_uint16_t port;
-    evhttp_connection_get_peer(self->connection->evcon, &address, &port);
-    return address ? str_of(address) : PL_STR("");
-}
-
-void pl_exchange_forget_request(struct pl_exchange *self)
-{
-    struct evbuffer *body = evhttp_request_get_input_buffer(self->request);
-    evbuffer_drain(body, evbuffer_get_length(body));
-    pl_headers_deinit(&self->headers);
-    pl_headers_init(&self->headers);
-}
-
-void pl_exchange_set_ops(struct pl_exchange *self, const struct pl_exchange_ops *ops, void *arg)
-{
-    self->ops = ops;
-    self->ops_arg = arg;
-}
-
-/* ---- the answer side ----------------------------------------------------------------------- */
-
-static void write_head(struct pl_exchange *self, int status, const struct pl_headers *headers,
-                       int64_t content_length_bytes)
-{
-    assert(!self->started);
-    struct connection *connection = self->connection;
-    self->started = true;
-    self->bodiless = self->bodiless || pl_reply_is_bodiless(status);
-    bool old_client = self->request->minor == 0;
-    bool has_length = content_length_bytes >= 0;
-    self->chunked = !has_length && !old_client && !self->bodiless;
-    self->eof_framed = !has_length && old_client && !self->bodiless;
-    self->close_after = self->close_after || connection->server->draining || self->eof_framed;
-    struct pl_reply reply = {.status = status,
-                             .minor_version = old_client ? 0 : 1,
-                             .headers = headers,
-                             .content_length_bytes =
-                                 pl_reply_is_bodiless(status) ? -1 : content_length_bytes,
-                             .chunked = self->chunked,
-                             .close = self->close_after};
-    connection->last_drain_ms = pl_now_ms();
-    pl_reply_write_head(bufferevent_get_output(connection->bev), &reply);
-}
-
-/* Sends what waits, then ends the connection. */
-static void close_when_sent(struct connection *self)
-{
-    self->state = CONNECTION_CLOSING;
-    try_flush(self);
-    if (evbuffer_get_length(bufferevent_get_output(self->bev)) == 0)
-        connection_doom(self);
-}
-
-/* Lets go of the exchange. The request is marked as done: when the client leaves, evhttp lets go of
- * one that is not, and it would belong to nobody. */
-static struct evhttp_request *let_go(struct pl_exchange *self)
-{
-    struct evhttp_request *req = self->request;
-    req->userdone = 1;
-    self->connection->writable_due = false;
-    exchange_release(self, self->connection->server);
-    return req;
-}
-
-/* Lets go of the exchange and, once all is sent, tells evhttp that the answer is whole. */
-static void finish(struct pl_exchange *self)
-{
-    struct connection *connection = self->connection;
-    bool close_after = self->close_after;
-    struct evhttp_request *req = let_go(self);
-    if (close_after) {
-        close_when_sent(connection);
-        return;
-    }
-    connection->state = CONNECTION_FLUSHING;
-    try_flush(connection);
-    connection->answered = req;
-    hand_back(connection);
-}
-
-void pl_exchange_reply(struct pl_exchange *self, int status, const struct pl_headers *headers,
-                       const char *body, size_t len)
-{
-    write_head(self, status, headers, (int64_t)len);
-    if (!self->bodiless)
-        evbuffer_add(bufferevent_get_output(self->connection->bev), body, len);
-    finish(self);
-}
-
-void pl_exchange_start(struct pl_exchange *self, int status, const struct pl_headers *headers,
-                       int64_t content_length_bytes)
-{
-    struct connection *connection = self->connection;
-    write_head(self, status, headers, content_length_bytes);
-    flush_soon(connection);
-}
-
-/* Whether a write is better sent at once than gathered with others of its loop turn: if it is the
- * turn's first one, and no others followed the first one of the last turn. */
-static bool is_lone_write(struct connection *self)
-{
-    struct timeval turn;
-    event_base_gettimeofday_cached(self->server->base, &turn);
-    if (turn.tv_usec == self->write_turn.tv_usec && turn.tv_sec == self->write_turn.tv_sec) {
-        self->writes_in_turn++;
-        return false;
-    }
-    bool followed = self->writes_in_turn > 1;
-    self->write_turn = turn;
-    self->writes_in_turn = 1;
-    return !followed;
-}
-
-/* Straight from where the bytes lie. Returns how many the kernel took. */
-static size_t write_at_once(struct connection *self, struct iovec *pieces, int count)
-{
-    bool lone = is_lone_write(self);
-    if (!lone || self->server->tls || evbuffer_get_length(bufferevent_get_output(self->bev)) > 0)
-        return 0;
-    struct msghdr message = {.msg_iov = pieces, .msg_iovlen = (size_t)count};
-    ssize_t sent = sendmsg(bufferevent_getfd(self->bev), &message, MSG_NOSIGNAL);
-    return sent > 0 ? (size_t)sent : 0; /* an error comes again where it is dealt with */
-}
-
-static void write_pieces(struct connection *self, struct iovec *pieces, int count)
-{
-    struct evbuffer *output = bufferevent_get_output(self->bev);
-    size_t sent = write_at_once(self, pieces, count);
-    bool waits = evbuffer_get_length(output) > 0;
-    for (int i = 0; i < count; i++) {
-        size_t skip = PL_MIN(sent, pieces[i].iov_len);
-        sent -= skip;
-        if (pieces[i].iov_len > skip)
-            evbuffer_add(output, (char *)pieces[i].iov_base + skip, pieces[i].iov_len - skip);
-    }
-    if (evbuffer_get_length(output) == 0)
-        return;
-    if (!waits)
-        self->last_drain_ms = pl_now_ms();
-    flush_soon(self);
-}
-
-bool pl_exchange_write(struct pl_exchange *self, const char *data, size_t len)
-{
-    struct connection *connection = self->connection;
-    if (len > 0 && !self->bodiless) {
-        char size_line[PL_NUMBER_MAX + 2];
-        size_t size_len = pl_put_hex(size_line, len);
-        memcpy(size_line + size_len, "\r\n", 2);
-        struct iovec pieces[] = {
-            {size_line, size_len + 2}, {(void *)data, len}, {(void *)"\r\n", 2}};
-        if (self->chunked)
-            write_pieces(connection, pieces, 3);
-        else
-            write_pieces(connection, pieces + 1, 1);
-    }
-    return evbuffer_get_length(bufferevent_get_output(connection->bev)) <=
-           connection->server->limits.unsent_high_bytes;
-}
-
-void pl_exchange_end(struct pl_exchange *self)
-{
-    struct evbuffer *output = bufferevent_get_output(self->connection->bev);
-    if (evbuffer_get_length(output) == 0)
-        self->connection->last_drain_ms = pl_now_ms();
-    if (self->chunked)
-        evbuffer_add(output, "0\r\n\r\n", 5);
-    finish(self);
-}
-
-void pl_exchange_abort(struct pl_exchange *self, bool at_once)
-{
-    struct connection *connection = self->connection;
-    connection->cut_short = true;
-    connection->reset_on_close = at_once || self->eof_framed || !self->started;
-    let_go(self);
-    if (at_once)
-        connection_doom(connection);
-    else
-        close_when_sent(connection);
 }

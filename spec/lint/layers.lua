@@ -32,7 +32,8 @@ local FORBIDDEN = {
   base = { LUA[1], LUA[2], unpack(SOCKETS) },
 }
 
---- Headers that only one file may include, so that what is behind them stays replaceable.
+--- Headers that only one file and its parts may include, so that what is behind them stays
+-- replaceable.
 local ONLY = { ["event2/http.h"] = "server", ["event2/http_struct.h"] = "server" }
 
 local problems = 0
@@ -112,7 +113,7 @@ local function check_outside(where, stem, from, name)
   if matches_any(name, FORBIDDEN[layer]) then
     report("%s: the %s layer may not include <%s>", where, layer, name)
   end
-  if ONLY[name] and ONLY[name] ~= stem then
+  if ONLY[name] and ONLY[name] ~= stem and stem:match("^(.-)_") ~= ONLY[name] then
     report("%s: only %s.c may include <%s>", where, ONLY[name], name)
   end
 end

@@ -1,0 +1,236 @@
+/*
+ * Exchange: one request and its answer on a connection of the server, see server.h.
+ *
+ * The answer's bytes are written here, not by evhttp, which only learns that the answer is over and
+ * goes on to the next request.
+ */
+#include "reply.h"
+#include "server_internal.h"
+#include <assert.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+
+static struct pl_str str_of(const char *text)
+{
+    return (struct pl_str){text, strlen(text)};
+}
+
+/* ---- the request side of an exchange ------------------------------------------------------- */
+
+struct pl_str pl_exchange_method(const struct pl_exchange *self)
+{
+    return str_of(self->method);
+}
+
+struct pl_str pl_exchange_path(const struct pl_exchange *self)
+{
+    return self->path;
+}
+
+struct pl_str pl_exchange_query(const struct pl_exchange *self)
+{
+    return self->query;
+}
+
+const struct pl_headers *pl_exchange_headers(const struct pl_exchange *self)
+{
+    return &self->headers;
+}
+
+struct pl_str pl_exchange_body(struct pl_exchange *self)
+{
+    struct evbuffer *input = evhttp_request_get_input_buffer(self->request);
+    size_t len = evbuffer_get_length(input);
+    if (len == 0)
+        return PL_STR("");
+    const char *data = (const char *)evbuffer_pullup(input, -1);
+    if (!data)
+        abort();
+    return (struct pl_str){data, len};
+}
+
+struct pl_str pl_exchange_peer(const struct pl_exchange *self)
+{
+    char *address = NULL;
+    ev_uint16_t port;
+    evhttp_connection_get_peer(self->connection->evcon, &address, &port);
+    return address ? str_of(address) : PL_STR("");
+}
+
+void pl_exchange_forget_request(struct pl_exchange *self)
+{
+    struct evbuffer *body = evhttp_request_get_input_buffer(self->request);
+    evbuffer_drain(body, evbuffer_get_length(body));
+    pl_headers_deinit(&self->headers);
+    pl_headers_init(&self->headers);
+}
+
+void pl_exchange_set_ops(struct pl_exchange *self, const struct pl_exchange_ops *ops, void *arg)
+{
+    self->ops = ops;
+    self->ops_arg = arg;
+}
+
+/* ---- the answer side ----------------------------------------------------------------------- */
+
+static void write_head(struct pl_exchange *self, int status, const struct pl_headers *headers,
+                       int64_t content_length_bytes)
+{
+    assert(!self->started);
+    struct connection *connection = self->connection;
+    self->started = true;
+    self->bodiless = self->bodiless || pl_reply_is_bodiless(status);
+    bool old_client = self->request->minor == 0;
+    bool has_length = content_length_bytes >= 0;
+    self->chunked = !has_length && !old_client && !self->bodiless;
+    self->eof_framed = !has_length && old_client && !self->bodiless;
+    self->close_after = self->close_after || connection->server->draining || self->eof_framed;
+    struct pl_reply reply = {.status = status,
+                             .minor_version = old_client ? 0 : 1,
+                             .headers = headers,
+                             .content_length_bytes =
+                                 pl_reply_is_bodiless(status) ? -1 : content_length_bytes,
+                             .chunked = self->chunked,
+                             .close = self->close_after};
+    connection->last_drain_ms = pl_now_ms();
+    pl_reply_write_head(bufferevent_get_output(connection->bev), &reply);
+}
+
+/* Sends what waits, then ends the connection. */
+static void close_when_sent(struct connection *self)
+{
+    self->state = CONNECTION_CLOSING;
+    pl_server_try_flush(self);
+    if (evbuffer_get_length(bufferevent_get_output(self->bev)) == 0)
+        pl_server_doom(self);
+}
+
+/* Lets go of the exchange. The request is marked as done: when the client leaves, evhttp lets go of
+ * one that is not, and it would belong to nobody. */
+static struct evhttp_request *let_go(struct pl_exchange *self)
+{
+    struct evhttp_request *req = self->request;
+    req->userdone = 1;
+    self->connection->writable_due = false;
+    pl_server_release_exchange(self, self->connection->server);
+    return req;
+}
+
+/* Lets go of the exchange and, once all is sent, tells evhttp that the answer is whole. */
+static void finish(struct pl_exchange *self)
+{
+    struct connection *connection = self->connection;
+    bool close_after = self->close_after;
+    struct evhttp_request *req = let_go(self);
+    if (close_after) {
+        close_when_sent(connection);
+        return;
+    }
+    connection->state = CONNECTION_FLUSHING;
+    pl_server_try_flush(connection);
+    connection->answered = req;
+    pl_server_hand_back(connection);
+}
+
+void pl_exchange_reply(struct pl_exchange *self, int status, const struct pl_headers *headers,
+                       const char *body, size_t len)
+{
+    write_head(self, status, headers, (int64_t)len);
+    if (!self->bodiless)
+        evbuffer_add(bufferevent_get_output(self->connection->bev), body, len);
+    finish(self);
+}
+
+void pl_exchange_start(struct pl_exchange *self, int status, const struct pl_headers *headers,
+                       int64_t content_length_bytes)
+{
+    struct connection *connection = self->connection;
+    write_head(self, status, headers, content_length_bytes);
+    pl_server_flush_soon(connection);
+}
+
+/* Whether a write is better sent at once than gathered with others of its loop turn: if it is the
+ * turn's first one, and no others followed the first one of the last turn. */
+static bool is_lone_write(struct connection *self)
+{
+    struct timeval turn;
+    event_base_gettimeofday_cached(self->server->base, &turn);
+    if (turn.tv_usec == self->write_turn.tv_usec && turn.tv_sec == self->write_turn.tv_sec) {
+        self->writes_in_turn++;
+        return false;
+    }
+    bool followed = self->writes_in_turn > 1;
+    self->write_turn = turn;
+    self->writes_in_turn = 1;
+    return !followed;
+}
+
+/* Straight from where the bytes lie. Returns how many the kernel took. */
+static size_t write_at_once(struct connection *self, struct iovec *pieces, int count)
+{
+    bool lone = is_lone_write(self);
+    if (!lone || self->server->tls || evbuffer_get_length(bufferevent_get_output(self->bev)) > 0)
+        return 0;
+    struct msghdr message = {.msg_iov = pieces, .msg_iovlen = (size_t)count};
+    ssize_t sent = sendmsg(bufferevent_getfd(self->bev), &message, MSG_NOSIGNAL);
+    return sent > 0 ? (size_t)sent : 0; /* an error comes again where it is dealt with */
+}
+
+static void write_pieces(struct connection *self, struct iovec *pieces, int count)
+{
+    struct evbuffer *output = bufferevent_get_output(self->bev);
+    size_t sent = write_at_once(self, pieces, count);
+    bool waits = evbuffer_get_length(output) > 0;
+    for (int i = 0; i < count; i++) {
+        size_t skip = PL_MIN(sent, pieces[i].iov_len);
+        sent -= skip;
+        if (pieces[i].iov_len > skip)
+            evbuffer_add(output, (char *)pieces[i].iov_base + skip, pieces[i].iov_len - skip);
+    }
+    if (evbuffer_get_length(output) == 0)
+        return;
+    if (!waits)
+        self->last_drain_ms = pl_now_ms();
+    pl_server_flush_soon(self);
+}
+
+bool pl_exchange_write(struct pl_exchange *self, const char *data, size_t len)
+{
+    struct connection *connection = self->connection;
+    if (len > 0 && !self->bodiless) {
+        char size_line[PL_NUMBER_MAX + 2];
+        size_t size_len = pl_put_hex(size_line, len);
+        memcpy(size_line + size_len, "\r\n", 2);
+        struct iovec pieces[] = {
+            {size_line, size_len + 2}, {(void *)data, len}, {(void *)"\r\n", 2}};
+        if (self->chunked)
+            write_pieces(connection, pieces, 3);
+        else
+            write_pieces(connection, pieces + 1, 1);
+    }
+    return evbuffer_get_length(bufferevent_get_output(connection->bev)) <=
+           connection->server->limits.unsent_high_bytes;
+}
+
+void pl_exchange_end(struct pl_exchange *self)
+{
+    struct evbuffer *output = bufferevent_get_output(self->connection->bev);
+    if (evbuffer_get_length(output) == 0)
+        self->connection->last_drain_ms = pl_now_ms();
+    if (self->chunked)
+        evbuffer_add(output, "0\r\n\r\n", 5);
+    finish(self);
+}
+
+void pl_exchange_abort(struct pl_exchange *self, bool at_once)
+{
+    struct connection *connection = self->connection;
+    connection->cut_short = true;
+    connection->reset_on_close = at_once || self->eof_framed || !self->started;
+    let_go(self);
+    if (at_once)
+        pl_server_doom(connection);
+    else
+        close_when_sent(connection);
+}
