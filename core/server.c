@@ -804,6 +804,11 @@ void pl_server_drain(struct pl_server *self)
     event_add(self->accept_timer, &at_once);
 }
 
+bool pl_server_is_drained(const struct pl_server *self)
+{
+    return self->draining && !self->listener && self->connection_count == 0;
+}
+
 size_t pl_server_connection_count(const struct pl_server *self)
 {
     return self->connection_count;

@@ -49,6 +49,8 @@ struct pl_server *pl_server_new(struct event_base *base, int fd, SSL_CTX *tls,
 /** Stops accepting, closes idle connections, and makes every answer the last on its connection. Who
  *  has connected before is still served. */
 void pl_server_drain(struct pl_server *self);
+/** Whether that is done: nobody is left, and nobody can come. */
+bool pl_server_is_drained(const struct pl_server *self);
 /** Open connections and requests in work. */
 size_t pl_server_connection_count(const struct pl_server *self);
 size_t pl_server_exchange_count(const struct pl_server *self);

@@ -228,7 +228,7 @@ static void on_drain_poll(evutil_socket_t fd, short what, void *arg)
     if (late && self->runtime.active_count > 0)
         pl_log(PL_LOG_WARN, "worker: %zu requests cut off at the end of the drain time",
                self->runtime.active_count);
-    if (late || pl_server_connection_count(self->server) == 0)
+    if (late || pl_server_is_drained(self->server))
         event_base_loopbreak(self->base);
 }
 

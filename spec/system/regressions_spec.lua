@@ -127,6 +127,44 @@ describe("a client", function()
   end)
 end)
 
+describe("a drain", function()
+  after_each(support.finish)
+
+  -- Of those who connect all the time, each is either served or refused: what was connected was
+  -- closed unread, because its request had not come yet or because it still was in the queue.
+  it("loses no request of a client that could connect", function()
+    local up = support.answering(function() return 200, { ok = true } end)
+    local gw = start([[
+      return function(req, route) return req:relay((req:send(route.targets[1]))) end
+    ]], { workers = 2, upstream = up })
+    local served_count, lost_count, asked = 0, 0, false
+    local function come_again()
+      while true do
+        local ok, connection = pcall(support.connect, gw)
+        if not ok then return end
+        connection:send(post({ headers = { Connection = "close" } }))
+        local head = connection:read_head()
+        if head and head.status == 200 then
+          served_count = served_count + 1
+        else
+          lost_count = lost_count + 1
+        end
+        connection:close()
+        if served_count >= 200 and not asked then
+          asked = true
+          gw:signal("TERM")
+        end
+      end
+    end
+    local clients = {}
+    for i = 1, 20 do clients[i] = come_again end
+    support.together(clients, 30)
+    assert.is_true(served_count >= 200)
+    assert.equal(0, lost_count)
+    assert.equal(0, gw:wait_exit())
+  end)
+end)
+
 describe("a policy", function()
   after_each(support.finish)
 
