@@ -105,11 +105,27 @@ static void on_workers_done(evutil_socket_t fd, short what, void *arg)
     event_base_loopbreak(arg);
 }
 
+/* Shared ports would let a second gateway in: an exclusive socket finds out whether one is there.
+ */
+static int check_port_is_free(const char *address, uint16_t port, char *error, size_t error_size)
+{
+    int fd = pl_listen(address, &port, false, error, error_size);
+    if (fd < 0)
+        return PL_ERR_SYSTEM;
+    close(fd);
+    return PL_OK;
+}
+
 static int start_workers(struct process *self)
 {
     const struct pl_config *config = self->config;
     char error[1024];
     uint16_t port = config->listen_port;
+    if (port != 0 &&
+        check_port_is_free(config->listen_address, port, error, sizeof(error)) != PL_OK) {
+        fprintf(stderr, "perilune: %s\n", error);
+        return PL_ERR_SYSTEM;
+    }
     for (int i = 0; i < self->worker_count; i++) {
         int fd =
             pl_listen(config->listen_address, &port, self->worker_count > 1, error, sizeof(error));

@@ -18,8 +18,8 @@
 --   file "path"              the content of a file, without white space at its end
 --
 -- It must end by returning one table. An unknown key, a wrong type or a value out of bounds is an
--- error, never ignored. `perilune check policies` reports all of them with their lines. A changed
--- file takes effect by SIGHUP or POST /admin/reload, and only when there is no error in it.
+-- error, never ignored. `perilune check policies` reports all of them with their lines. The
+-- files are read at start: restart to take over what you have changed.
 
 return {
 
@@ -36,8 +36,8 @@ return {
     --},
   },
 
-  -- Dashboard, metrics, health and POST /admin/reload. A token is required when other machines can
-  -- reach the address.
+  -- /healthz, /readyz and /admin/targets: the health of targets, to eject and to restore them. A
+  -- token is required when other machines can reach the address.
   admin = {
     address = "127.0.0.1:9901",
     --token = env "PERILUNE_ADMIN_TOKEN",
@@ -215,7 +215,7 @@ return {
 
     -- All that can be said of a route:
     --{
-      -- Its name in logs, metrics and headers. Without one it is called after what it matches.
+      -- Its name. Without one it is called after what it matches.
       --name = "everything",
 
       -- All that is given must hold. Nothing given: every request.
