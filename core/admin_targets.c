@@ -9,12 +9,6 @@
 
 #define NAME_MAX_BYTES 512
 
-static const char *state_name(enum pl_health_state state)
-{
-    static const char *const names[] = {"closed", "open", "half_open"};
-    return names[state];
-}
-
 /* ---- as JSON ---- */
 
 static void write_counters(struct pl_json_text *out, const struct pl_health_view *view)
@@ -58,7 +52,7 @@ static void write_slot(struct pl_json_text *out, const struct pl_health *health,
     pl_health_look(health, slot, now_ms, &view);
     bool fit = pl_health_is_fit(health, slot, now_ms);
     pl_json_put_bool(out, "fit", fit);
-    pl_json_put_string(out, "state", state_name(view.state));
+    pl_json_put_string(out, "state", pl_health_state_name(view.state));
     pl_json_put_string(out, "why", fit ? NULL : pl_health_reason_name(view.reason));
     write_until(out, fit ? 0 : view.until_ms, now_ms);
     pl_json_put_u64(out, "ejection_multiplier", view.ejection_count);

@@ -10,6 +10,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 
 #define PERILUNE_VERSION "0.1.0"
 
@@ -36,6 +37,12 @@ struct pl_str {
 };
 
 #define PL_STR(literal) ((struct pl_str){(literal), sizeof(literal) - 1})
+
+/** The span of a zero-terminated text. */
+static inline struct pl_str pl_str_of(const char *text)
+{
+    return (struct pl_str){text, strlen(text)};
+}
 
 /** True when both hold the same bytes. */
 bool pl_str_equal(struct pl_str a, struct pl_str b);

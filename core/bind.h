@@ -26,6 +26,8 @@ struct pl_runtime *pl_bind_runtime(lua_State *L);
 
 /** Adds the request's functions and its class to the native table on top of the stack. */
 void pl_bind_request(lua_State *L);
+/** The request whose policy runs right now; raises an error when none does. */
+struct pl_request *pl_bind_running_request(lua_State *L);
 /** The live request in argument `index`; raises an error when it has ended. */
 struct pl_request *pl_bind_check_request(lua_State *L, int index);
 /** Raises an error where the request's policy cannot wait: within table.sort and the like. */

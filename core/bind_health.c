@@ -6,14 +6,6 @@
 #include <stdio.h>
 #include <string.h>
 
-static struct pl_request *running(lua_State *L)
-{
-    struct pl_request *request = pl_bind_runtime(L)->running;
-    if (!request)
-        luaL_error(L, "this can be called only while a request is handled");
-    return request;
-}
-
 static struct pl_health *health_of(lua_State *L)
 {
     return pl_bind_runtime(L)->topology->health;
@@ -38,7 +30,8 @@ static int is_fit(lua_State *L)
 static int admit(lua_State *L)
 {
     const struct pl_target *target = pl_bind_check_target(L, 1);
-    enum pl_admission result = pl_request_admit(running(L), target, lua_toboolean(L, 2));
+    enum pl_admission result =
+        pl_request_admit(pl_bind_running_request(L), target, lua_toboolean(L, 2));
     if (result == PL_ADMIT_OK) {
         lua_pushboolean(L, 1);
         return 1;
@@ -129,12 +122,6 @@ static int restore(lua_State *L)
     return 0;
 }
 
-static const char *state_name(enum pl_health_state state)
-{
-    static const char *const names[] = {"closed", "open", "half_open"};
-    return names[state];
-}
-
 /* view(target) -> table */
 static int view(lua_State *L)
 {
@@ -143,7 +130,7 @@ static int view(lua_State *L)
     uint64_t now_ms = pl_now_ms();
     pl_health_look(health_of(L), target->slot, now_ms, &seen);
     lua_createtable(L, 0, 8);
-    lua_pushstring(L, state_name(seen.state));
+    lua_pushstring(L, pl_health_state_name(seen.state));
     lua_setfield(L, -2, "state");
     lua_pushstring(L, pl_health_reason_name(seen.reason));
     lua_setfield(L, -2, "reason");
@@ -165,7 +152,7 @@ static int view(lua_State *L)
 /* retry_allowed(ratio, min_count): once allowed, allowed to this request's end */
 static int retry_allowed(lua_State *L)
 {
-    struct pl_request *self = running(L);
+    struct pl_request *self = pl_bind_running_request(L);
     double ratio = luaL_checknumber(L, 1);
     uint32_t min_count = (uint32_t)luaL_checkinteger(L, 2);
     if (!self->retrying)
@@ -187,15 +174,15 @@ static int queue_limits(lua_State *L)
 static int queue_enter(lua_State *L)
 {
     const struct pl_target *target = pl_bind_check_target(L, 1);
-    lua_pushboolean(L,
-                    pl_request_enter_queue(running(L), target, (uint32_t)luaL_checkinteger(L, 2)));
+    lua_pushboolean(L, pl_request_enter_queue(pl_bind_running_request(L), target,
+                                              (uint32_t)luaL_checkinteger(L, 2)));
     return 1;
 }
 
 /* queue_leave(target) */
 static int queue_leave(lua_State *L)
 {
-    pl_request_leave_queue(running(L));
+    pl_request_leave_queue(pl_bind_running_request(L));
     return 0;
 }
 
@@ -203,7 +190,7 @@ static int queue_leave(lua_State *L)
  * until it is restored has no time to come again. */
 static int give_up(lua_State *L)
 {
-    struct pl_request *self = running(L);
+    struct pl_request *self = pl_bind_running_request(L);
     lua_Number retry_ms = luaL_optnumber(L, 2, 0);
     snprintf(self->give_up_code, sizeof(self->give_up_code), "%s", luaL_checkstring(L, 1));
     self->give_up_retry_ms = retry_ms > 0 && retry_ms < 1e12 ? (uint64_t)(retry_ms + 0.999) : 0;

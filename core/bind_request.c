@@ -83,7 +83,7 @@ static int wrap(lua_State *L)
     return 1;
 }
 
-static struct pl_request *running_request(lua_State *L)
+struct pl_request *pl_bind_running_request(lua_State *L)
 {
     struct pl_runtime *runtime = pl_bind_runtime(L); /* none while files are checked */
     struct pl_request *request = runtime ? runtime->running : NULL;
@@ -94,7 +94,7 @@ static struct pl_request *running_request(lua_State *L)
 
 static int current(lua_State *L)
 {
-    push_box(L, running_request(L), REQUEST_CLASS);
+    push_box(L, pl_bind_running_request(L), REQUEST_CLASS);
     return 1;
 }
 
@@ -384,7 +384,7 @@ static int log_line(lua_State *L)
 /* sleep_ms(ms): yields. */
 static int sleep_ms(lua_State *L)
 {
-    struct pl_request *self = running_request(L);
+    struct pl_request *self = pl_bind_running_request(L);
     uint64_t duration_ms = check_duration_ms(L, 1);
     pl_bind_check_wait(L, self);
     pl_request_arm_timer(self, duration_ms);

@@ -103,17 +103,12 @@ struct pl_config *pl_config_load_simulator(int argument_count, char **arguments,
 /* ---- health
  * -------------------------------------------------------------------------------------- */
 
-static struct pl_str str_of(const char *text)
-{
-    return (struct pl_str){text, strlen(text)};
-}
-
 /* What a slot is kept under: the same name at the same address is the same thing. */
 static uint64_t slot_key(const char *name, const struct pl_provider *provider)
 {
     char *url = pl_config_format("%s://%s%s", provider->endpoint.tls ? "https" : "http",
                                  provider->host_header, provider->base_path);
-    uint64_t key = pl_health_key(str_of(name), str_of(url));
+    uint64_t key = pl_health_key(pl_str_of(name), pl_str_of(url));
     free(url);
     return key;
 }

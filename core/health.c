@@ -410,6 +410,12 @@ void pl_health_look(const struct pl_health *self, pl_health_slot index, uint64_t
     unlock(slot);
 }
 
+const char *pl_health_state_name(enum pl_health_state state)
+{
+    static const char *const names[] = {"closed", "open", "half_open"};
+    return names[state];
+}
+
 const char *pl_health_reason_name(enum pl_health_reason reason)
 {
     static const char *const names[] = {

@@ -96,6 +96,8 @@ enum pl_health_reason {
     PL_REASON_PROBE_FAILED,
 };
 const char *pl_health_reason_name(enum pl_health_reason reason);
+/** "closed", "open", "half_open". */
+const char *pl_health_state_name(enum pl_health_state state);
 
 struct pl_health;                    /* the whole block */
 typedef uint32_t pl_health_slot;     /* index; PL_HEALTH_NO_SLOT when the block is full */

@@ -25,11 +25,6 @@ static void add_header(struct pl_headers *headers, struct pl_str name, struct pl
                name.data);
 }
 
-static struct pl_str text(const char *value)
-{
-    return (struct pl_str){value, strlen(value)};
-}
-
 struct line {
     char text[TRAIL_VALUE_MAX_BYTES];
     size_t len;
@@ -84,15 +79,15 @@ static void add_own_headers(struct pl_request *self, struct pl_headers *headers)
     char count[PL_NUMBER_MAX];
     if (self->runtime->is_simulator)
         return;
-    add_header(headers, PL_STR("x-request-id"), text(self->id));
+    add_header(headers, PL_STR("x-request-id"), pl_str_of(self->id));
     if (!self->runtime->topology->response_headers)
         return;
     if (self->give_up_code[0] != '\0')
-        add_header(headers, PL_STR("x-perilune-reason"), text(self->give_up_code));
+        add_header(headers, PL_STR("x-perilune-reason"), pl_str_of(self->give_up_code));
     if (self->trail_count == 0)
         return;
     add_header(headers, PL_STR("x-perilune-target"),
-               text(self->trail[self->trail_count - 1].target->name));
+               pl_str_of(self->trail[self->trail_count - 1].target->name));
     size_t len = pl_put_decimal(count, self->trail_count);
     add_header(headers, PL_STR("x-perilune-attempts"), (struct pl_str){count, len});
     add_trail_header(self, headers);
@@ -177,14 +172,6 @@ static void drop_held(struct pl_response *response)
     response->held = NULL;
 }
 
-static void hold_back(struct pl_response *response, const char *data, size_t len)
-{
-    if (!response->held)
-        response->held = evbuffer_new();
-    if (!response->held || evbuffer_add(response->held, data, len) != 0)
-        abort();
-}
-
 static void relay_events(struct pl_request *self, const char *data, size_t len)
 {
     struct pl_response *response = &self->response;
@@ -196,7 +183,7 @@ static void relay_events(struct pl_request *self, const char *data, size_t len)
     }
     if (whole == len)
         return;
-    hold_back(response, data + whole, len - whole);
+    pl_response_hold(response, data + whole, len - whole);
     /* an event too large to keep: from here on its bytes pass as they come */
     if (held_bytes(response) > PL_EVENT_MAX_BYTES)
         write_held(self, held_bytes(response));

@@ -225,6 +225,8 @@ PL_NODISCARD int pl_request_send(struct pl_request *self, const struct pl_target
 void pl_request_drop_answer(struct pl_request *self);
 /** Writes the try down as ended with that status or failure. */
 void pl_request_add_trail(struct pl_request *self, int status, enum pl_failure failure);
+/** Keeps bytes of the answer that cannot be passed on yet. */
+void pl_response_hold(struct pl_response *self, const char *data, size_t len);
 /** The deadline has passed: ends the try as timeout_deadline. */
 void pl_request_expire_answer(struct pl_request *self);
 /** No event came within the first-token limit: ends the try. */

@@ -155,7 +155,7 @@ static void on_head(struct pl_attempt *attempt, void *arg)
     /* an error's body is read first, so that it can be judged by what it says: on_done, on_body */
 }
 
-static void hold(struct pl_response *self, const char *data, size_t len)
+void pl_response_hold(struct pl_response *self, const char *data, size_t len)
 {
     if (!self->held)
         self->held = evbuffer_new();
@@ -167,7 +167,7 @@ static void hold_events(struct pl_response *self, const char *data, size_t len)
 {
     size_t before = self->held ? evbuffer_get_length(self->held) : 0;
     size_t whole = pl_sse_feed(&self->sse, data, len);
-    hold(self, data, len);
+    pl_response_hold(self, data, len);
     if (whole > 0)
         self->held_whole_bytes = before + whole;
 }
@@ -183,7 +183,7 @@ static void on_body(struct pl_attempt *attempt, const char *data, size_t len, vo
     if (response->is_sse)
         hold_events(response, data, len);
     else
-        hold(response, data, len);
+        pl_response_hold(response, data, len);
     size_t held_bytes = evbuffer_get_length(response->held);
     switch (response->intake) {
     case PL_INTAKE_GATED:

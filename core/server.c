@@ -149,11 +149,6 @@ static const char *method_name(enum evhttp_cmd_type type)
     }
 }
 
-static struct pl_str str_of(const char *text)
-{
-    return (struct pl_str){text, strlen(text)};
-}
-
 /* Copies what the owner may ask for out of evhttp's request. */
 static int exchange_fill(struct pl_exchange *self)
 {
@@ -163,13 +158,13 @@ static int exchange_fill(struct pl_exchange *self)
     {
         /* evhttp strips spaces before a value, but no tabs */
         const char *value = field->value + strspn(field->value, " \t");
-        if (pl_headers_add(&self->headers, str_of(field->key), str_of(value)) != PL_OK)
+        if (pl_headers_add(&self->headers, pl_str_of(field->key), pl_str_of(value)) != PL_OK)
             return PL_ERR_SYNTAX;
     }
     const char *uri = evhttp_request_get_uri(req);
     const char *question = strchr(uri, '?');
-    self->path = question ? (struct pl_str){uri, (size_t)(question - uri)} : str_of(uri);
-    self->query = question ? str_of(question + 1) : PL_STR("");
+    self->path = question ? (struct pl_str){uri, (size_t)(question - uri)} : pl_str_of(uri);
+    self->query = question ? pl_str_of(question + 1) : PL_STR("");
     self->method = method_name(evhttp_request_get_command(req));
     self->bodiless = evhttp_request_get_command(req) == EVHTTP_REQ_HEAD;
     if (req->minor == 0)

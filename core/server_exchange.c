@@ -11,16 +11,11 @@
 #include <string.h>
 #include <sys/socket.h>
 
-static struct pl_str str_of(const char *text)
-{
-    return (struct pl_str){text, strlen(text)};
-}
-
 /* ---- the request side of an exchange ------------------------------------------------------- */
 
 struct pl_str pl_exchange_method(const struct pl_exchange *self)
 {
-    return str_of(self->method);
+    return pl_str_of(self->method);
 }
 
 struct pl_str pl_exchange_path(const struct pl_exchange *self)
@@ -55,7 +50,7 @@ struct pl_str pl_exchange_peer(const struct pl_exchange *self)
     char *address = NULL;
     ev_uint16_t port;
     evhttp_connection_get_peer(self->connection->evcon, &address, &port);
-    return address ? str_of(address) : PL_STR("");
+    return address ? pl_str_of(address) : PL_STR("");
 }
 
 void pl_exchange_forget_request(struct pl_exchange *self)
