@@ -12,13 +12,13 @@
 
 static struct pl_health *health_of(const struct pl_request *self)
 {
-    return self->runtime->topology->health;
+    return self->generation->topology->health;
 }
 
 static const struct pl_provider *provider_of(const struct pl_request *self,
                                              const struct pl_target *target)
 {
-    return &self->runtime->topology->providers[target->provider_index];
+    return &self->generation->topology->providers[target->provider_index];
 }
 
 enum pl_admission pl_request_admit(struct pl_request *self, const struct pl_target *target,
@@ -165,14 +165,14 @@ void pl_request_report_failure(struct pl_request *self, enum pl_failure failure)
 
 static uint32_t index_of(const struct pl_request *self, const struct pl_target *target)
 {
-    return (uint32_t)(target - self->runtime->topology->targets);
+    return (uint32_t)(target - self->generation->topology->targets);
 }
 
 bool pl_request_enter_queue(struct pl_request *self, const struct pl_target *target,
                             uint32_t max_count)
 {
     pl_request_leave_queue(self);
-    if (!pl_gauge_queue_enter(self->runtime->topology->gauge, index_of(self, target), max_count))
+    if (!pl_gauge_queue_enter(self->generation->topology->gauge, index_of(self, target), max_count))
         return false;
     self->queued_at = target;
     return true;
@@ -181,6 +181,6 @@ bool pl_request_enter_queue(struct pl_request *self, const struct pl_target *tar
 void pl_request_leave_queue(struct pl_request *self)
 {
     if (self->queued_at)
-        pl_gauge_queue_leave(self->runtime->topology->gauge, index_of(self, self->queued_at));
+        pl_gauge_queue_leave(self->generation->topology->gauge, index_of(self, self->queued_at));
     self->queued_at = NULL;
 }

@@ -14,13 +14,13 @@
 #include <lua.h>
 
 /**
- * A VM with the library's native modules. `runtime` may be NULL where no request will run (checking
- * a configuration). NULL when it does not fit its memory.
+ * A VM with the library's native modules. `generation` may be NULL where no request will run
+ * (checking a configuration). NULL when it does not fit its memory.
  */
-struct pl_vm *pl_bind_vm_new(const struct pl_vm_limits *limits, struct pl_runtime *runtime);
+struct pl_vm *pl_bind_vm_new(const struct pl_vm_limits *limits, struct pl_generation *generation);
 
-/** The runtime of a state. */
-struct pl_runtime *pl_bind_runtime(lua_State *L);
+/** The generation of a state. */
+struct pl_generation *pl_bind_generation(lua_State *L);
 
 /* ---- bind_request.c ---- */
 
@@ -53,9 +53,10 @@ void pl_bind_health(lua_State *L);
 
 void pl_bind_target(lua_State *L);
 /** Makes the registry's array of target objects. */
-void pl_bind_make_targets(lua_State *L, struct pl_runtime *runtime);
+void pl_bind_make_targets(lua_State *L, struct pl_generation *generation);
 /** The target in argument `index`; raises an error for anything else. */
 const struct pl_target *pl_bind_check_target(lua_State *L, int index);
-void pl_bind_push_target(lua_State *L, struct pl_runtime *runtime, const struct pl_target *target);
+void pl_bind_push_target(lua_State *L, struct pl_generation *generation,
+                         const struct pl_target *target);
 
 #endif

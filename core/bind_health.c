@@ -8,12 +8,12 @@
 
 static struct pl_health *health_of(lua_State *L)
 {
-    return pl_bind_runtime(L)->topology->health;
+    return pl_bind_generation(L)->topology->health;
 }
 
 static const struct pl_provider *provider_of(lua_State *L, const struct pl_target *target)
 {
-    return &pl_bind_runtime(L)->topology->providers[target->provider_index];
+    return &pl_bind_generation(L)->topology->providers[target->provider_index];
 }
 
 /* is_fit(target) */
@@ -156,7 +156,7 @@ static int retry_allowed(lua_State *L)
     double ratio = luaL_checknumber(L, 1);
     uint32_t min_count = (uint32_t)luaL_checkinteger(L, 2);
     if (!self->retrying)
-        self->retrying = pl_gauge_retry_begin(self->runtime->topology->gauge, ratio, min_count);
+        self->retrying = pl_gauge_retry_begin(self->generation->topology->gauge, ratio, min_count);
     lua_pushboolean(L, self->retrying);
     return 1;
 }

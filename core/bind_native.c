@@ -6,7 +6,7 @@
 #include <lauxlib.h>
 #include <stdlib.h>
 
-struct pl_runtime *pl_bind_runtime(lua_State *L)
+struct pl_generation *pl_bind_generation(lua_State *L)
 {
     return pl_vm_of(L)->user;
 }
@@ -101,7 +101,7 @@ static int load_policy(lua_State *L)
 /* targets(): the array of target objects. */
 static int targets(lua_State *L)
 {
-    pl_bind_make_targets(L, pl_bind_runtime(L));
+    pl_bind_make_targets(L, pl_bind_generation(L));
     return 1;
 }
 
@@ -135,12 +135,12 @@ static int native_open(lua_State *L)
 int luaopen_cjson(lua_State *L);
 int luaopen_cjson_safe(lua_State *L);
 
-struct pl_vm *pl_bind_vm_new(const struct pl_vm_limits *limits, struct pl_runtime *runtime)
+struct pl_vm *pl_bind_vm_new(const struct pl_vm_limits *limits, struct pl_generation *generation)
 {
     struct pl_vm *vm = pl_vm_new(limits);
     if (!vm)
         return NULL;
-    vm->user = runtime;
+    vm->user = generation;
     pl_vm_preload(vm, "perilune.native", native_open);
     pl_vm_preload(vm, "cjson", luaopen_cjson);
     pl_vm_preload(vm, "cjson.safe", luaopen_cjson_safe);

@@ -85,7 +85,9 @@ static int wrap(lua_State *L)
 
 struct pl_request *pl_bind_running_request(lua_State *L)
 {
-    struct pl_runtime *runtime = pl_bind_runtime(L); /* none while files are checked */
+    /* neither is there while files are checked or loaded */
+    struct pl_generation *generation = pl_bind_generation(L);
+    struct pl_runtime *runtime = generation ? generation->runtime : NULL;
     struct pl_request *request = runtime ? runtime->running : NULL;
     if (!request)
         luaL_error(L, "this can be called only while a request is handled");
@@ -219,7 +221,7 @@ static int send_result(lua_State *L)
         return 1;
     lua_pushstring(L, pl_failure_name(response->failure));
     lua_pushstring(L, response->detail);
-    pl_bind_push_target(L, self->runtime, response->target);
+    pl_bind_push_target(L, self->generation, response->target);
     return 4;
 }
 

@@ -83,7 +83,7 @@ static int response_index(lua_State *L)
     else if (strcmp(key, "headers") == 0)
         push_box(L, request, HEADERS_CLASS);
     else if (strcmp(key, "target") == 0)
-        pl_bind_push_target(L, request->runtime, self->target);
+        pl_bind_push_target(L, request->generation, self->target);
     else if (strcmp(key, "has_wait_hint") == 0)
         lua_pushboolean(L, has_wait_hint(&self->headers));
     else if (strcmp(key, "head_ms") == 0)

@@ -14,10 +14,11 @@ const struct pl_target *pl_bind_check_target(lua_State *L, int index)
     return *box;
 }
 
-void pl_bind_push_target(lua_State *L, struct pl_runtime *runtime, const struct pl_target *target)
+void pl_bind_push_target(lua_State *L, struct pl_generation *generation,
+                         const struct pl_target *target)
 {
-    lua_rawgeti(L, LUA_REGISTRYINDEX, runtime->targets_ref);
-    lua_rawgeti(L, -1, (int)(target - runtime->topology->targets) + 1);
+    lua_rawgeti(L, LUA_REGISTRYINDEX, generation->targets_ref);
+    lua_rawgeti(L, -1, (int)(target - generation->topology->targets) + 1);
     lua_remove(L, -2);
 }
 
@@ -29,7 +30,7 @@ static int target_index(lua_State *L)
     if (!lua_isnil(L, -1))
         return 1;
     const struct pl_target *self = pl_bind_check_target(L, 1);
-    const struct pl_topology *topology = pl_bind_runtime(L)->topology;
+    const struct pl_topology *topology = pl_bind_generation(L)->topology;
     if (strcmp(key, "name") == 0)
         lua_pushstring(L, self->name);
     else if (strcmp(key, "model") == 0)
@@ -74,9 +75,9 @@ void pl_bind_target(lua_State *L)
     lua_pop(L, 1);
 }
 
-void pl_bind_make_targets(lua_State *L, struct pl_runtime *runtime)
+void pl_bind_make_targets(lua_State *L, struct pl_generation *generation)
 {
-    const struct pl_topology *topology = runtime->topology;
+    const struct pl_topology *topology = generation->topology;
     lua_createtable(L, (int)topology->target_count, 0);
     for (size_t i = 0; i < topology->target_count; i++) {
         const struct pl_target **box = lua_newuserdata(L, sizeof(*box));
@@ -86,5 +87,5 @@ void pl_bind_make_targets(lua_State *L, struct pl_runtime *runtime)
         lua_rawseti(L, -2, (int)i + 1);
     }
     lua_pushvalue(L, -1);
-    runtime->targets_ref = luaL_ref(L, LUA_REGISTRYINDEX);
+    generation->targets_ref = luaL_ref(L, LUA_REGISTRYINDEX);
 }

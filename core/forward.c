@@ -117,7 +117,7 @@ static bool expects_body(struct pl_str method)
 static void build_head(struct pl_request *self, const struct pl_target *target, size_t body_bytes)
 {
     const struct pl_provider *provider =
-        &self->runtime->topology->providers[target->provider_index];
+        &self->generation->topology->providers[target->provider_index];
     char length[PL_NUMBER_MAX];
     self->head_len = 0;
     put_request_line(self, provider);

@@ -80,7 +80,7 @@ static void add_own_headers(struct pl_request *self, struct pl_headers *headers)
     if (self->runtime->is_simulator)
         return;
     add_header(headers, PL_STR("x-request-id"), pl_str_of(self->id));
-    if (!self->runtime->topology->response_headers)
+    if (!self->generation->topology->response_headers)
         return;
     if (self->give_up_code[0] != '\0')
         add_header(headers, PL_STR("x-perilune-reason"), pl_str_of(self->give_up_code));

@@ -16,21 +16,13 @@ static void request_end(struct pl_request *self);
 
 /* ---- the runtime --------------------------------------------------------------------------- */
 
-void pl_runtime_init(struct pl_runtime *self, struct event_base *base,
-                     const struct pl_topology *topology, struct pl_vm *vm,
-                     struct pl_resolver *resolver)
+void pl_runtime_init(struct pl_runtime *self, struct event_base *base)
 {
     self->base = base;
-    self->topology = topology;
-    self->vm = vm;
-    self->entry_ref = self->targets_ref = LUA_NOREF;
     TAILQ_INIT(&self->active);
     TAILQ_INIT(&self->spare);
     pl_headers_init(&self->scratch);
     pl_headers_init(&self->policy_headers);
-    self->pools = pl_xcalloc(topology->provider_count + 1, sizeof(*self->pools));
-    for (size_t i = 0; i < topology->provider_count; i++)
-        self->pools[i] = pl_pool_new(base, resolver, &topology->providers[i].endpoint);
 }
 
 static void request_free(struct pl_request *self)
@@ -63,9 +55,6 @@ void pl_runtime_deinit(struct pl_runtime *self)
         TAILQ_REMOVE(&self->spare, request, link);
         request_free(request);
     }
-    for (size_t i = 0; i < self->topology->provider_count; i++)
-        pl_pool_free(self->pools[i]);
-    free(self->pools);
     pl_headers_deinit(&self->scratch);
     pl_headers_deinit(&self->policy_headers);
 }
@@ -91,9 +80,11 @@ static struct pl_request *request_new(struct pl_runtime *runtime)
     }
     TAILQ_INSERT_TAIL(&runtime->active, self, link);
     runtime->active_count++;
-    if (runtime->topology->gauge)
-        pl_gauge_request_begin(runtime->topology->gauge);
-    pl_coroutine_init(&self->coroutine, runtime->vm);
+    self->generation = runtime->current;
+    self->generation->request_count++;
+    if (self->generation->topology->gauge)
+        pl_gauge_request_begin(self->generation->topology->gauge);
+    pl_coroutine_init(&self->coroutine, self->generation->vm);
     self->start_ms = pl_now_ms();
     return self;
 }
@@ -272,7 +263,7 @@ static int start_policy(struct pl_request *self)
     if (pl_coroutine_open(&self->coroutine) != PL_OK)
         return PL_ERR_LIMIT;
     lua_State *L = self->coroutine.thread;
-    lua_rawgeti(L, LUA_REGISTRYINDEX, self->runtime->entry_ref);
+    lua_rawgeti(L, LUA_REGISTRYINDEX, self->generation->entry_ref);
     lua_pushlightuserdata(L, self);
     return PL_OK;
 }
@@ -453,13 +444,14 @@ int pl_request_edit(struct pl_request *self, const char *key, const char *value_
 static void request_end(struct pl_request *self)
 {
     struct pl_runtime *runtime = self->runtime;
+    struct pl_gauge *gauge = self->generation->topology->gauge;
     assert(!self->exchange);
     pl_request_drop_answer(self);
     pl_request_leave_queue(self);
     if (self->retrying)
-        pl_gauge_retry_end(runtime->topology->gauge);
-    if (runtime->topology->gauge)
-        pl_gauge_request_end(runtime->topology->gauge);
+        pl_gauge_retry_end(gauge);
+    if (gauge)
+        pl_gauge_request_end(gauge);
     self->retrying = false;
     event_del(&self->deadline_timer);
     event_del(&self->wait_timer);
@@ -482,6 +474,8 @@ static void request_end(struct pl_request *self)
     self->status = 0;
     self->body = PL_STR("");
     self->serial++;
+    self->generation->request_count--;
+    self->generation = NULL;
     TAILQ_REMOVE(&runtime->active, self, link);
     runtime->active_count--;
     TAILQ_INSERT_HEAD(&runtime->spare, self, link);

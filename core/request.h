@@ -18,6 +18,7 @@
 #include "attempt.h"
 #include "base.h"
 #include "coroutine.h"
+#include "generation.h"
 #include "json.h"
 #include "multipart.h"
 #include "server.h"
@@ -98,6 +99,7 @@ struct pl_runtime;
 
 struct pl_request {
     struct pl_runtime *runtime;
+    struct pl_generation *generation; /* the one it began on */
     uint64_t serial;
     struct pl_exchange *exchange; /* NULL once answered or gone */
     struct pl_coroutine coroutine;
@@ -148,11 +150,7 @@ TAILQ_HEAD(pl_request_list, pl_request);
 /** What the requests of one worker share. */
 struct pl_runtime {
     struct event_base *base;
-    const struct pl_topology *topology;
-    struct pl_vm *vm;
-    struct pl_pool **pools; /* by provider index */
-    int entry_ref;          /* registry: function(pointer) that runs the handler */
-    int targets_ref;        /* registry: array of target objects */
+    struct pl_generation *current; /* what new requests begin on */
     struct pl_request_list active, spare;
     size_t active_count;
     bool is_simulator;                /* bodies are its own to check, answers its own to label */
@@ -161,13 +159,11 @@ struct pl_runtime {
     struct pl_headers policy_headers; /* as a policy gives them */
 };
 
-/** Readies the runtime; entry_ref and targets_ref are filled when the library is loaded. */
-void pl_runtime_init(struct pl_runtime *self, struct event_base *base,
-                     const struct pl_topology *topology, struct pl_vm *vm,
-                     struct pl_resolver *resolver);
+/** Readies the runtime, which has no generation yet. */
+void pl_runtime_init(struct pl_runtime *self, struct event_base *base);
 /** Ends every request; their clients are reset. */
 void pl_runtime_end_all(struct pl_runtime *self);
-/** Frees what pl_runtime_init made, when no request is left. The VM must still be open. */
+/** Frees the records, when no request is left; the generations are freed after it. */
 void pl_runtime_deinit(struct pl_runtime *self);
 
 /* ---- request.c ---- */

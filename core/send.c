@@ -248,7 +248,7 @@ static const struct pl_attempt_ops attempt_ops = {
 int pl_request_send(struct pl_request *self, const struct pl_target *target)
 {
     const struct pl_provider *provider =
-        &self->runtime->topology->providers[target->provider_index];
+        &self->generation->topology->providers[target->provider_index];
     struct pl_attempt_request request = {
         .is_head = pl_str_equal(pl_exchange_method(self->exchange), PL_STR("HEAD")),
         .credential_tag = pl_request_credential_tag(self, provider)};
@@ -265,7 +265,7 @@ int pl_request_send(struct pl_request *self, const struct pl_target *target)
     if (pl_request_build(self, target, &request.piece_count) != PL_OK)
         return PL_ERR_SYNTAX;
     request.pieces = self->pieces;
-    self->attempt = pl_attempt_start(self->runtime->pools[target->provider_index], &request,
+    self->attempt = pl_attempt_start(self->generation->pools[target->provider_index], &request,
                                      &target->limits, &attempt_ops, self);
     return PL_OK;
 }

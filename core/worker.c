@@ -51,7 +51,7 @@ static void load_entry(lua_State *L, void *arg)
     if (lua_isstring(L, -1))
         snprintf(self->banner, sizeof(self->banner), "%s", lua_tostring(L, -1));
     lua_pop(L, 1);
-    self->runtime.entry_ref = luaL_ref(L, LUA_REGISTRYINDEX);
+    self->runtime.current->entry_ref = luaL_ref(L, LUA_REGISTRYINDEX);
 }
 
 static struct event_base *make_base(void)
@@ -67,13 +67,17 @@ static struct event_base *make_base(void)
 
 static int init_script(struct pl_worker *self, char *error, size_t error_size)
 {
-    struct pl_vm *vm = pl_bind_vm_new(&pl_config_vm_limits, &self->runtime);
-    if (!vm) {
+    struct pl_generation *generation =
+        pl_generation_new(&pl_config_vm_limits, &self->config->topology);
+    if (!generation) {
         snprintf(error, error_size, "the script engine does not fit its memory");
         return PL_ERR_SYSTEM;
     }
-    pl_runtime_init(&self->runtime, self->base, &self->config->topology, vm, self->resolver);
+    struct pl_vm *vm = generation->vm;
+    pl_runtime_init(&self->runtime, self->base);
     self->runtime.is_simulator = self->config->is_simulator;
+    self->runtime.current = generation;
+    pl_generation_open(generation, &self->runtime, self->base, self->resolver);
     vm->limits.burst_us = LOAD_BURST_US;
     int rc = pl_vm_call(vm, load_entry, self, error, error_size);
     if (!self->config->is_simulator) /* our own code, which may have large bodies to count */
@@ -120,12 +124,11 @@ struct pl_worker *pl_worker_new(const struct pl_config *config, int listen_fd, c
 
 static void free_script(struct pl_worker *self)
 {
-    struct pl_vm *vm = self->runtime.vm;
-    if (vm) {
-        pl_runtime_deinit(&self->runtime);
-        pl_vm_free(vm);
-    }
-    self->runtime.vm = NULL;
+    if (!self->runtime.current)
+        return;
+    pl_runtime_deinit(&self->runtime);
+    pl_generation_free(self->runtime.current);
+    self->runtime.current = NULL;
 }
 
 static void free_loop(struct pl_worker *self)

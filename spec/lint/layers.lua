@@ -7,7 +7,8 @@
 -- include whatever they like.
 local LAYERS = {
   { name = "process", files = { "main", "worker", "config", "admin" } },
-  { name = "glue", files = { "request", "admit", "forward", "send", "relay", "bind" } },
+  { name = "glue", files = { "generation", "request", "admit", "forward", "send", "relay",
+    "bind" } },
   -- The two halves do not know each other: the network half has no Lua, the script half no sockets.
   { name = "script", files = { "vm", "coroutine" }, beside = true },
   { name = "network", files = { "server", "reply", "listen", "attempt", "dial", "pool", "tls",
