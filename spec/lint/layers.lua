@@ -12,7 +12,7 @@ local LAYERS = {
   -- The two halves do not know each other: the network half has no Lua, the script half no sockets.
   { name = "script", files = { "vm", "coroutine" }, beside = true },
   { name = "network", files = { "server", "reply", "listen", "attempt", "dial", "pool", "tls",
-    "resolve", "target", "probe" } },
+    "resolve", "target", "probe", "sink" } },
   { name = "pure", files = { "json", "sse", "headers", "http1", "guard", "multipart",
     "health", "gauge", "metrics", "bundle" } },
   { name = "base", files = { "base", "log" } },
