@@ -1,0 +1,406 @@
+/*
+ * Usage: see usage.h.
+ *
+ * A small machine over the bytes. Outside of strings it counts brackets and notes which key a value
+ * belongs to; within strings it jumps from quote to quote by memchr, which is where nearly all
+ * bytes of an answer are. In an event stream only "data:" lines are looked at, and the end of an
+ * event sets everything back, so that one broken event does not hide the next.
+ */
+#include "usage.h"
+#include "json.h"
+#include <stdlib.h>
+#include <string.h>
+
+enum state {
+    BETWEEN,   /* outside of strings */
+    IN_KEY,    /* a string that may be a key: kept */
+    IN_STRING, /* any other string: skipped */
+    IN_MODEL,  /* the value of "model": kept */
+};
+
+enum line_state { LINE_START, LINE_OTHER, LINE_DATA };
+
+enum want { WANT_NOTHING, WANT_USAGE, WANT_MODEL, WANT_INSIDE };
+
+#define DEPTH_MAX    1000 /* deeper is no answer of a model */
+#define KEY_MAX      ((uint8_t)sizeof(((struct pl_usage_scan *)0)->key))
+#define INSIDE_DEPTH 2 /* of the members of "message" and "response" */
+
+void pl_usage_scan_init(struct pl_usage_scan *self, bool is_sse)
+{
+    *self = (struct pl_usage_scan){
+        .is_sse = is_sse, .found = {-1, -1, -1, -1}, .line_state = is_sse ? LINE_START : LINE_DATA};
+}
+
+void pl_usage_scan_deinit(struct pl_usage_scan *self)
+{
+    free(self->model);
+    free(self->capture);
+    self->model = self->capture = NULL;
+}
+
+/* ---- a usage object -------------------------------------------------------------------------- */
+
+static int64_t to_count(struct pl_str text)
+{
+    int64_t number = 0;
+    if (text.len == 0 || text.len > 15)
+        return -1;
+    for (size_t i = 0; i < text.len; i++) {
+        if (text.data[i] < '0' || text.data[i] > '9')
+            return -1;
+        number = number * 10 + (text.data[i] - '0');
+    }
+    return number;
+}
+
+static struct pl_str value_of(const struct pl_json *json, const char *key)
+{
+    const struct pl_json_member *member = pl_json_find(json, pl_str_of(key));
+    if (!member)
+        return PL_STR("");
+    return (struct pl_str){json->text + member->value_start, member->value_len};
+}
+
+/* Takes over a count, where it is one. */
+static void take_count(const struct pl_json *json, const char *key, int64_t *out)
+{
+    int64_t count = to_count(value_of(json, key));
+    if (count >= 0)
+        *out = count;
+}
+
+/* As take_count, of a member of a member. */
+static void take_detail(const struct pl_json *json, const char *key, const char *inner_key,
+                        int64_t *out)
+{
+    struct pl_str text = value_of(json, key);
+    struct pl_json inner;
+    pl_json_init(&inner);
+    if (text.len > 0 && pl_json_scan(&inner, text.data, text.len) == PL_OK)
+        take_count(&inner, inner_key, out);
+    pl_json_deinit(&inner);
+}
+
+static void read_usage(struct pl_usage *self, const char *text, size_t len)
+{
+    struct pl_json json;
+    pl_json_init(&json);
+    if (pl_json_scan(&json, text, len) == PL_OK) {
+        take_count(&json, "prompt_tokens", &self->input_tokens);
+        take_count(&json, "completion_tokens", &self->output_tokens);
+        take_count(&json, "input_tokens", &self->input_tokens);
+        take_count(&json, "output_tokens", &self->output_tokens);
+        take_count(&json, "cache_read_input_tokens", &self->cached_tokens);
+        take_detail(&json, "prompt_tokens_details", "cached_tokens", &self->cached_tokens);
+        take_detail(&json, "input_tokens_details", "cached_tokens", &self->cached_tokens);
+        take_detail(&json, "completion_tokens_details", "reasoning_tokens",
+                    &self->reasoning_tokens);
+        take_detail(&json, "output_tokens_details", "reasoning_tokens", &self->reasoning_tokens);
+    }
+    pl_json_deinit(&json);
+}
+
+/* ---- captures: a usage object, a model's name ------------------------------------------------ */
+
+static void drop_capture(struct pl_usage_scan *self)
+{
+    free(self->capture);
+    self->capture = NULL;
+    self->capture_len = 0;
+}
+
+static void begin_capture(struct pl_usage_scan *self, size_t size_bytes)
+{
+    drop_capture(self);
+    self->capture = pl_xmalloc(size_bytes);
+    self->capture_depth = self->depth;
+}
+
+static void keep(struct pl_usage_scan *self, const char *data, size_t len, size_t size_bytes)
+{
+    if (!self->capture)
+        return;
+    if (len > size_bytes - self->capture_len) {
+        drop_capture(self);
+        return;
+    }
+    memcpy(self->capture + self->capture_len, data, len);
+    self->capture_len = (uint16_t)(self->capture_len + len);
+}
+
+static void end_usage(struct pl_usage_scan *self)
+{
+    read_usage(&self->found, self->capture, self->capture_len);
+    drop_capture(self);
+}
+
+static void end_model(struct pl_usage_scan *self)
+{
+    if (self->capture && self->capture_len > 0) {
+        free(self->model);
+        self->model = pl_xstrndup(self->capture, self->capture_len);
+    }
+    drop_capture(self);
+}
+
+/* ---- the scan ---------------------------------------------------------------------------------
+ */
+
+static void reset(struct pl_usage_scan *self)
+{
+    drop_capture(self);
+    self->state = BETWEEN;
+    self->escaped = false;
+    self->depth = 0;
+    self->want = WANT_NOTHING;
+    self->within = 0;
+}
+
+/* Whether members of the object that is open now are of interest. */
+static bool is_wanted_object(const struct pl_usage_scan *self)
+{
+    return self->depth == 1 || (self->depth == INSIDE_DEPTH && self->within);
+}
+
+static bool key_is(const struct pl_usage_scan *self, struct pl_str name)
+{
+    return self->key_len == name.len && memcmp(self->key, name.data, name.len) == 0;
+}
+
+static enum want wanted_by_key(const struct pl_usage_scan *self)
+{
+    if (key_is(self, PL_STR("usage")))
+        return WANT_USAGE;
+    if (key_is(self, PL_STR("model")))
+        return WANT_MODEL;
+    if (self->depth == 1 && (key_is(self, PL_STR("message")) || key_is(self, PL_STR("response"))))
+        return WANT_INSIDE;
+    return WANT_NOTHING;
+}
+
+static void open_bracket(struct pl_usage_scan *self, char bracket)
+{
+    if (self->want == WANT_INSIDE)
+        self->within = bracket == '{';
+    if (self->want == WANT_USAGE && bracket == '{' && !self->capture)
+        begin_capture(self, PL_USAGE_OBJECT_MAX_BYTES);
+    self->want = WANT_NOTHING;
+    if (self->depth < DEPTH_MAX)
+        self->depth++;
+    else
+        reset(self);
+}
+
+static void close_bracket(struct pl_usage_scan *self)
+{
+    if (self->depth > 0)
+        self->depth--;
+    if (self->depth < INSIDE_DEPTH)
+        self->within = 0;
+    self->want = WANT_NOTHING;
+}
+
+static void open_string(struct pl_usage_scan *self)
+{
+    if (self->want == WANT_MODEL && !self->capture && !self->model) {
+        begin_capture(self, PL_USAGE_MODEL_MAX_BYTES);
+        self->state = IN_MODEL;
+    } else if (self->want == WANT_NOTHING && is_wanted_object(self) && !self->capture) {
+        self->key_len = 0;
+        self->state = IN_KEY;
+    } else {
+        self->state = IN_STRING;
+    }
+    self->want = WANT_NOTHING;
+}
+
+/* One byte outside of strings, within a line that is looked at. */
+static void take_byte(struct pl_usage_scan *self, char byte)
+{
+    switch (byte) {
+    case '"':
+        open_string(self);
+        break;
+    case '{':
+    case '[':
+        open_bracket(self, byte);
+        break;
+    case '}':
+    case ']':
+        close_bracket(self);
+        break;
+    case ':':
+        if (self->key_len > 0 && is_wanted_object(self))
+            self->want = wanted_by_key(self);
+        self->key_len = 0;
+        break;
+    case ',':
+        self->want = WANT_NOTHING;
+        self->key_len = 0;
+        break;
+    default:
+        break;
+    }
+}
+
+static void keep_key(struct pl_usage_scan *self, const char *data, size_t len)
+{
+    size_t room = KEY_MAX - PL_MIN(self->key_len, KEY_MAX);
+    size_t take = PL_MIN(len, room);
+    memcpy(self->key + PL_MIN(self->key_len, KEY_MAX), data, take);
+    self->key_len = (uint8_t)PL_MIN((size_t)self->key_len + take + (take < len), KEY_MAX + 1u);
+}
+
+static void keep_string(struct pl_usage_scan *self, const char *data, size_t len)
+{
+    if (self->state == IN_KEY)
+        keep_key(self, data, len);
+    else if (self->state == IN_MODEL)
+        keep(self, data, len, PL_USAGE_MODEL_MAX_BYTES);
+}
+
+static void end_string(struct pl_usage_scan *self)
+{
+    if (self->state == IN_MODEL)
+        end_model(self);
+    self->state = BETWEEN;
+}
+
+/* Takes the bytes of a string up to its end, or all; how many. A line's end ends it, too: there is
+ * none in a valid string. */
+static size_t take_string(struct pl_usage_scan *self, const char *data, size_t len)
+{
+    if (self->escaped) {
+        self->escaped = false;
+        keep_string(self, data, 1);
+        return 1;
+    }
+    const char *quote = memchr(data, '"', len);
+    size_t part = quote ? (size_t)(quote - data) : len;
+    const char *backslash = memchr(data, '\\', part);
+    if (backslash) {
+        part = (size_t)(backslash - data) + 1;
+        self->escaped = true;
+        quote = NULL;
+    }
+    keep_string(self, data, part);
+    if (!quote)
+        return part;
+    end_string(self);
+    return part + 1;
+}
+
+/* Takes bytes outside of strings up to one that means something, and that one; how many. Numbers,
+ * as in an embedding, are most of these. */
+static size_t take_between(struct pl_usage_scan *self, const char *data, size_t len)
+{
+    static const bool means[256] = {['"'] = true, ['{'] = true, ['['] = true, ['}'] = true,
+                                    [']'] = true, [':'] = true, [','] = true};
+    size_t at = 0;
+    while (at < len &&
+           (!means[(uint8_t)data[at]] || (data[at] == ',' && self->depth > INSIDE_DEPTH)))
+        at++;
+    if (at == len)
+        return len;
+    take_byte(self, data[at]);
+    return at + 1;
+}
+
+/* Takes JSON bytes. */
+static void feed_json(struct pl_usage_scan *self, const char *data, size_t len)
+{
+    size_t at = 0;
+    while (at < len) {
+        bool is_usage = self->state != IN_MODEL;
+        size_t part = self->state == BETWEEN ? take_between(self, data + at, len - at)
+                                             : take_string(self, data + at, len - at);
+        is_usage = is_usage && self->state != IN_MODEL && self->capture;
+        if (is_usage && self->capture_len == 0)
+            keep(self, data + at + part - 1, 1, PL_USAGE_OBJECT_MAX_BYTES); /* its first bracket */
+        else if (is_usage)
+            keep(self, data + at, part, PL_USAGE_OBJECT_MAX_BYTES);
+        if (self->capture && is_usage && self->state == BETWEEN &&
+            self->depth == self->capture_depth)
+            end_usage(self);
+        at += part;
+    }
+}
+
+/* Finds out what kind of line it is; how many bytes that took. */
+static size_t take_line_start(struct pl_usage_scan *self, const char *data, size_t len)
+{
+    static const char name[] = "data:";
+    size_t at = 0;
+    while (at < len && self->key_len < sizeof(name) - 1) {
+        if (data[at] != name[self->key_len]) {
+            self->line_state = LINE_OTHER;
+            return at;
+        }
+        self->key_len++;
+        at++;
+    }
+    if (self->key_len == sizeof(name) - 1) {
+        self->line_state = LINE_DATA;
+        self->key_len = 0;
+    }
+    return at;
+}
+
+static size_t line_length(const char *data, size_t len)
+{
+    const char *lf = memchr(data, '\n', len);
+    size_t part = lf ? (size_t)(lf - data) : len;
+    const char *cr = memchr(data, '\r', part);
+    return cr ? (size_t)(cr - data) : part;
+}
+
+/* A line has ended: an empty one ends the event. */
+static void end_line(struct pl_usage_scan *self)
+{
+    if (self->line_is_new)
+        reset(self);
+    self->line_is_new = true;
+    self->line_state = LINE_START;
+    self->key_len = 0;
+}
+
+static void feed_line(struct pl_usage_scan *self, const char *data, size_t len)
+{
+    size_t at = 0;
+    if (len > 0)
+        self->line_is_new = false;
+    if (self->line_state == LINE_START)
+        at = take_line_start(self, data, len);
+    if (self->line_state == LINE_DATA)
+        feed_json(self, data + at, len - at);
+}
+
+static void feed_sse(struct pl_usage_scan *self, const char *data, size_t len)
+{
+    size_t at = 0;
+    while (at < len) {
+        bool completes_crlf = self->last_was_cr && data[at] == '\n';
+        self->last_was_cr = false;
+        if (completes_crlf) {
+            at++;
+            continue;
+        }
+        size_t part = line_length(data + at, len - at);
+        feed_line(self, data + at, part);
+        at += part;
+        if (at < len) {
+            self->last_was_cr = data[at] == '\r';
+            end_line(self);
+            at++;
+        }
+    }
+}
+
+void pl_usage_scan_feed(struct pl_usage_scan *self, const char *data, size_t len)
+{
+    if (self->is_sse)
+        feed_sse(self, data, len);
+    else
+        feed_json(self, data, len);
+}
