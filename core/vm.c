@@ -6,6 +6,7 @@
  */
 #include "vm.h"
 #include "bundle.h"
+#include "vm_string.h"
 #include <lauxlib.h>
 #include <luajit.h>
 #include <lualib.h>
@@ -14,7 +15,6 @@
 #include <string.h>
 
 #define HOOK_INSTRUCTION_COUNT 10000
-#define GSUB_STACK_MAX_BYTES   (1024 * 1024)
 #define UNCHECKED_MAX_BYTES    (8 * 1024 * 1024)
 #define WORK_BURSTS            10 /* for work in C that takes memory: decoding a large body */
 
@@ -61,38 +61,75 @@ struct pl_vm *pl_vm_of(lua_State *L)
     return ud;
 }
 
-/*
- * Fires every so many instructions. The first time in a burst it takes the start mark, so that the
- * usual request, which never gets here, pays no clock call. Past the budget it yields, because an
- * error could be caught by the policy's pcall, and fires at every instruction from then on.
- */
-static void on_count(lua_State *L, lua_Debug *record)
+/* The first time in a burst it takes the start mark, so that the usual request, which never gets
+ * here, pays no clock call. */
+static bool is_used_up(uint64_t *start_us, uint64_t limit_us)
 {
-    struct pl_vm *self = pl_vm_of(L);
     uint64_t cpu_us = pl_thread_cpu_us();
-    uint64_t *start_us = self->check_soon ? &self->work_start_us : &self->burst_start_us;
-    uint64_t limit_us = (uint64_t)self->limits.burst_us * (self->check_soon ? WORK_BURSTS : 1);
-    if (self->check_soon) {
-        self->check_soon = false;
-        lua_sethook(L, on_count, LUA_MASKCOUNT, HOOK_INSTRUCTION_COUNT);
-    }
-    if (*start_us == 0) {
+    if (*start_us == 0)
         *start_us = cpu_us;
-        return;
-    }
-    if (cpu_us - *start_us < limit_us)
-        return;
+    return cpu_us - *start_us >= limit_us;
+}
+
+/* From now on the hook fires at every instruction. `record` is of where Lua code is. */
+static void mark_overrun(struct pl_vm *self, lua_State *L, lua_Debug *record)
+{
     if (!self->overrun && lua_getinfo(L, "Sl", record) != 0)
         snprintf(self->overrun_at, sizeof(self->overrun_at), "%s:%d", record->short_src,
                  record->currentline);
     self->overrun = true;
+    self->check_soon = false;
     lua_sethook(L, on_count, LUA_MASKCOUNT, 1);
-    if (L == self->state) {
-        lua_pushfstring(L, "%s: the CPU budget of %d ms is used up", self->overrun_at,
-                        (int)(self->limits.burst_us / 1000));
-        lua_error(L);
+}
+
+static void raise_overrun(struct pl_vm *self, lua_State *L)
+{
+    lua_pushfstring(L, "%s: the CPU budget of %d ms is used up", self->overrun_at,
+                    (int)(self->limits.burst_us / 1000));
+    lua_error(L);
+}
+
+/*
+ * Fires every so many instructions. Past the budget it yields, because an error could be caught by
+ * the policy's pcall, and fires at every instruction from then on.
+ */
+static void on_count(lua_State *L, lua_Debug *record)
+{
+    struct pl_vm *self = pl_vm_of(L);
+    bool for_work = self->check_soon;
+    if (for_work) {
+        self->check_soon = false;
+        lua_sethook(L, on_count, LUA_MASKCOUNT, HOOK_INSTRUCTION_COUNT);
     }
+    if (!self->overrun &&
+        !is_used_up(for_work ? &self->work_start_us : &self->burst_start_us,
+                    (uint64_t)self->limits.burst_us * (for_work ? WORK_BURSTS : 1)))
+        return;
+    mark_overrun(self, L, record);
+    if (L == self->state)
+        raise_overrun(self, L);
     lua_yield(L, 0);
+}
+
+/* The innermost Lua function, since C functions have no lines; else what is called first. */
+static void find_lua_code(lua_State *L, lua_Debug *record)
+{
+    for (int level = 0; lua_getstack(L, level, record); level++) {
+        if (lua_getinfo(L, "l", record) && record->currentline > 0)
+            return;
+    }
+    lua_getstack(L, 0, record);
+}
+
+void pl_vm_check_budget(lua_State *L)
+{
+    struct pl_vm *self = pl_vm_of(L);
+    lua_Debug record;
+    if (!self->overrun && !is_used_up(&self->burst_start_us, self->limits.burst_us))
+        return;
+    find_lua_code(L, &record);
+    mark_overrun(self, L, &record);
+    raise_overrun(self, L);
 }
 
 void pl_vm_recover(struct pl_vm *self)
@@ -111,6 +148,7 @@ void pl_vm_begin_burst(struct pl_vm *self)
 {
     pl_vm_recover(self);
     self->burst_start_us = self->work_start_us = 0;
+    self->patterns.left_count = PL_VM_STEPS_PER_LOOK;
     self->stack_start = (uintptr_t)__builtin_frame_address(0);
     if (self->overrun) {
         self->overrun = false;
@@ -189,28 +227,6 @@ static void open_library(lua_State *L, const char *name, lua_CFunction open)
     lua_call(L, 1, 0);
 }
 
-/* string.gsub takes 9 KB of C stack, and LuaJIT bounds its own stack alone: a replacement function
- * that calls it again would end the process. Upvalue: the real one. */
-static int guarded_gsub(lua_State *L)
-{
-    uintptr_t here = (uintptr_t)__builtin_frame_address(0);
-    if (pl_vm_of(L)->stack_start > here + GSUB_STACK_MAX_BYTES)
-        luaL_error(L, "string.gsub: called within itself too often");
-    lua_pushvalue(L, lua_upvalueindex(1));
-    lua_insert(L, 1);
-    lua_call(L, lua_gettop(L) - 1, LUA_MULTRET);
-    return lua_gettop(L);
-}
-
-static void guard_gsub(lua_State *L)
-{
-    lua_getglobal(L, LUA_STRLIBNAME);
-    lua_getfield(L, -1, "gsub");
-    lua_pushcclosure(L, guarded_gsub, 1);
-    lua_setfield(L, -2, "gsub");
-    lua_pop(L, 1);
-}
-
 /* Library code gets what it needs to compute, and no way to files, processes or the JIT. */
 static int open_libraries(lua_State *L)
 {
@@ -225,7 +241,7 @@ static int open_libraries(lua_State *L)
         lua_pushnil(L);
         lua_setglobal(L, *name);
     }
-    guard_gsub(L);
+    pl_vm_open_string(L);
     lua_pushcfunction(L, lua_require);
     lua_setglobal(L, "require");
     get_table(L, &loaded_key); /* library code asks for it by name */

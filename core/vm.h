@@ -10,7 +10,11 @@
 #define PL_VM_H
 
 #include "base.h"
+#include "pattern.h"
 #include <lua.h>
+
+/* Of string patterns, between two looks at the clock: some 0.1 ms, which no usual match reaches. */
+#define PL_VM_STEPS_PER_LOOK 50000
 
 struct pl_vm_limits {
     size_t memory_bytes; /* for everything the state allocates */
@@ -21,15 +25,16 @@ struct pl_vm {
     lua_State *state;
     struct pl_vm_limits limits;
     size_t memory_used_bytes;
-    uint64_t burst_start_us; /* thread CPU at the first hook of this burst; 0: none yet */
-    uintptr_t stack_start;   /* where the C stack was when this burst began */
-    size_t unchecked_bytes;  /* asked for since the clock was last looked at for it */
-    bool check_soon;         /* it has been enough to look at the clock at once */
-    uint64_t work_start_us;  /* as burst_start_us, at the first such look */
-    bool overrun;            /* the running burst was stopped by its budget */
-    char overrun_at[128];    /* "file:line" where that happened */
-    bool starved;            /* memory has run out since the last full collection */
-    void *user;              /* the owner's; see pl_vm_of */
+    uint64_t burst_start_us;           /* thread CPU at the first hook of this burst; 0: none yet */
+    uintptr_t stack_start;             /* where the C stack was when this burst began */
+    size_t unchecked_bytes;            /* asked for since the clock was last looked at for it */
+    bool check_soon;                   /* it has been enough to look at the clock at once */
+    uint64_t work_start_us;            /* as burst_start_us, at the first such look */
+    struct pl_pattern_budget patterns; /* steps left until the clock is looked at for them */
+    bool overrun;                      /* the running burst was stopped by its budget */
+    char overrun_at[128];              /* "file:line" where that happened */
+    bool starved;                      /* memory has run out since the last full collection */
+    void *user;                        /* the owner's; see pl_vm_of */
 };
 
 /** NULL when the state does not fit its memory. */
@@ -65,5 +70,12 @@ void pl_vm_require(lua_State *L, const char *name);
 void pl_vm_recover(struct pl_vm *self);
 /** Starts a new burst, after pl_vm_recover: called before each entry. */
 void pl_vm_begin_burst(struct pl_vm *self);
+
+/**
+ * For C code that computes for long where no hook fires: looks at the clock, and when the burst's
+ * budget is used up marks the VM as overrun and raises an error. A policy that catches it is
+ * stopped at its next instruction.
+ */
+void pl_vm_check_budget(lua_State *L);
 
 #endif

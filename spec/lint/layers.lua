@@ -14,7 +14,7 @@ local LAYERS = {
   { name = "network", files = { "server", "reply", "listen", "attempt", "dial", "pool", "tls",
     "resolve", "target", "probe", "sink" } },
   { name = "pure", files = { "json", "sse", "headers", "http1", "guard", "multipart",
-    "health", "gauge", "metrics", "bundle", "usage", "figures", "trial", "strikes" } },
+    "health", "gauge", "metrics", "bundle", "usage", "figures", "trial", "strikes", "pattern" } },
   { name = "base", files = { "base", "log" } },
 }
 
