@@ -12,6 +12,7 @@
 
 #define MATCH_DEPTH_MAX  200 /* LuaJIT's: what it refuses as too complex, we refuse */
 #define PLAIN_PART_BYTES (64 * 1024)
+#define MEMCHR_TRIES     16
 #define BYTES_PER_STEP   16 /* where memcmp and the like do the work */
 
 enum {
@@ -148,20 +149,36 @@ static inline const char *item_end_of(struct pl_pattern *self, const char *item)
 
 /* ---- repetitions ---- */
 
-static const char *match_most(struct pl_pattern *self, const char *s, const char *item,
-                              const char *item_end)
+/* How far the item repeats from `s` on: the usual loop of all patterns, so classes are looked up
+ * once. NULL when the budget is over. */
+static const char *repeat(struct pl_pattern *self, const char *s, const char *item,
+                          const char *item_end)
 {
     const char *last = s;
-    while (last < self->subject_end && item_matches((uint8_t)*last, item, item_end)) {
+    if (*item == '.')
+        return spend(self, (self->subject_end - s) / BYTES_PER_STEP) ? self->subject_end : NULL;
+    uint8_t kind = *item == '%' ? class_kinds[(uint8_t)item[1]] : 0;
+    while (last < self->subject_end && (kind ? (kinds[(uint8_t)*last] & kind) != 0
+                                             : item_matches((uint8_t)*last, item, item_end))) {
         if (!spend(self, item_end - item))
             return NULL;
         last++;
     }
-    for (;; last--) {
+    return last;
+}
+
+static const char *match_most(struct pl_pattern *self, const char *s, const char *item,
+                              const char *item_end)
+{
+    const char *last = repeat(self, s, item, item_end);
+    if (last && item_end[1] == '\0' && self->depth < MATCH_DEPTH_MAX)
+        return last;
+    for (; last; last--) {
         const char *end = match(self, last, item_end + 1);
         if (end || self->error || last == s || !spend(self, 1))
             return end;
     }
+    return NULL;
 }
 
 static const char *match_least(struct pl_pattern *self, const char *s, const char *item,
@@ -370,21 +387,67 @@ void pl_pattern_init(struct pl_pattern *self, struct pl_str subject,
     self->error = NULL;
 }
 
+/* At one place; `error` has been cleared. */
+static inline const char *match_at(struct pl_pattern *self, const char *start, const char *pattern)
+{
+    self->depth = 1;
+    self->capture_count = 0;
+    return spend(self, 1) ? match_items(self, start, pattern) : NULL;
+}
+
 const char *pl_pattern_match(struct pl_pattern *self, const char *start, const char *pattern)
 {
     self->error = NULL;
-    self->depth = 0;
-    self->capture_count = 0;
-    return spend(self, 1) ? match(self, start, pattern) : NULL;
+    return match_at(self, start, pattern);
+}
+
+/* The byte that any match begins with, or -1 when there are several. */
+static int first_byte(const char *pattern)
+{
+    bool escaped = *pattern == '%' && (kinds[(uint8_t)pattern[1]] & PUNCT) != 0;
+    if (!escaped && (*pattern == '\0' || strchr("().[%$", *pattern)))
+        return -1;
+    char repetition = pattern[escaped ? 2 : 1];
+    bool may_be_absent = repetition == '*' || repetition == '?' || repetition == '-';
+    return may_be_absent ? -1 : (uint8_t)pattern[escaped ? 1 : 0];
+}
+
+/* Moves to the next place with that byte; false when there is none, or no budget. */
+static bool skip_to(struct pl_pattern *self, const char **start, int byte)
+{
+    const char *found = memchr(*start, byte, (size_t)(self->subject_end - *start));
+    const char *to = found ? found : self->subject_end;
+    bool may_go_on = spend(self, (to - *start) / BYTES_PER_STEP);
+    *start = to;
+    return found && may_go_on;
 }
 
 const char *pl_pattern_search(struct pl_pattern *self, const char **start, const char *pattern)
 {
+    int byte = first_byte(pattern);
+    self->error = NULL;
     for (;; (*start)++) {
-        const char *end = pl_pattern_match(self, *start, pattern);
+        if (byte >= 0 && !skip_to(self, start, byte))
+            return NULL;
+        const char *end = match_at(self, *start, pattern);
         if (end || self->error || *start == self->subject_end)
             return end;
     }
+}
+
+/* The two are not empty. Where the needle's first byte is rare, memchr alone is the fastest; memmem
+ * takes time to prepare, but needs linear time for any text. */
+static const char *find_bytes(const char *text, size_t len, struct pl_str needle)
+{
+    const char *last = text + len - needle.len;
+    for (int i = 0; i < MEMCHR_TRIES; i++) {
+        text = memchr(text, needle.data[0], (size_t)(last - text) + 1);
+        if (!text || memcmp(text, needle.data, needle.len) == 0)
+            return text;
+        if (++text > last)
+            return NULL;
+    }
+    return memmem(text, (size_t)(last - text) + needle.len, needle.data, needle.len);
 }
 
 const char *pl_pattern_find_plain(struct pl_pattern *self, const char *start, struct pl_str needle)
@@ -392,14 +455,15 @@ const char *pl_pattern_find_plain(struct pl_pattern *self, const char *start, st
     self->error = NULL;
     /* parts overlap by a needle less one byte; each is searched in linear time */
     size_t part_bytes = PL_MAX((size_t)PLAIN_PART_BYTES, 2 * needle.len);
-    for (;;) {
+    while (needle.len > 0) {
         size_t left_bytes = (size_t)(self->subject_end - start);
         size_t now_bytes = PL_MIN(left_bytes, part_bytes);
         if (needle.len > left_bytes || !spend(self, 1 + (int64_t)(now_bytes / BYTES_PER_STEP)))
             return NULL;
-        const char *found = memmem(start, now_bytes, needle.data, needle.len);
+        const char *found = find_bytes(start, now_bytes, needle);
         if (found || now_bytes == left_bytes)
             return found;
         start += now_bytes - needle.len + 1;
     }
+    return start;
 }

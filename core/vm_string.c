@@ -186,6 +186,8 @@ struct gsub {
     struct pl_pattern match;
     lua_State *L;
     const char *copied_to; /* in the subject; what lies before is in the output */
+    struct pl_str text;    /* the replacement when it is one */
+    bool is_literal;       /* it has no % */
     char *output;          /* `small`, or the userdata at OUTPUT */
     size_t len;
     size_t size_bytes;
@@ -202,7 +204,7 @@ static void grow(struct gsub *self, size_t more_bytes)
     self->size_bytes = size_bytes;
 }
 
-static void add(struct gsub *self, const char *data, size_t len)
+static inline void add(struct gsub *self, const char *data, size_t len)
 {
     if (len > self->size_bytes - self->len)
         grow(self, len);
@@ -235,9 +237,12 @@ static void add_capture(struct gsub *self, char digit, const char *start, const 
 
 static void add_text(struct gsub *self, const char *start, const char *end)
 {
-    size_t len;
-    const char *text = lua_tolstring(self->L, REPLACEMENT, &len);
-    const char *text_end = text + len;
+    const char *text = self->text.data;
+    const char *text_end = text + self->text.len;
+    if (self->is_literal) {
+        add(self, text, self->text.len);
+        return;
+    }
     while (text < text_end) {
         const char *percent = memchr(text, '%', (size_t)(text_end - text));
         add(self, text, (size_t)((percent ? percent : text_end) - text));
@@ -272,7 +277,7 @@ static void replace(struct gsub *self, const char *start, const char *end)
     lua_State *L = self->L;
     add(self, self->copied_to, (size_t)(start - self->copied_to));
     self->copied_to = end;
-    if (lua_isstring(L, REPLACEMENT)) {
+    if (self->text.data) {
         add_text(self, start, end);
         return;
     }
@@ -315,13 +320,15 @@ static void check_stack(lua_State *L)
         luaL_error(L, "string.gsub: called within itself too often");
 }
 
-static void check_replacement(lua_State *L)
+static void read_replacement(struct gsub *self, lua_State *L)
 {
     int type = lua_type(L, REPLACEMENT);
     luaL_argcheck(L,
                   type == LUA_TNUMBER || type == LUA_TSTRING || type == LUA_TFUNCTION ||
                       type == LUA_TTABLE,
                   REPLACEMENT, "string/function/table expected");
+    self->text.data = lua_tolstring(L, REPLACEMENT, &self->text.len);
+    self->is_literal = self->text.data && !memchr(self->text.data, '%', self->text.len);
 }
 
 static int string_gsub(lua_State *L)
@@ -332,7 +339,7 @@ static int string_gsub(lua_State *L)
     const char *pattern = luaL_checkstring(L, PATTERN);
     ptrdiff_t subject_len = self.match.subject_end - self.match.subject;
     int max_count = (int)luaL_optinteger(L, MAX_COUNT, subject_len + 1);
-    check_replacement(L);
+    read_replacement(&self, L);
     lua_settop(L, MAX_COUNT);
     lua_pushnil(L); /* OUTPUT */
     self.L = L;
