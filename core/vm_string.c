@@ -26,17 +26,22 @@ static bool look(void *arg)
     return true;
 }
 
-/* The subject is argument `index`, which stays on the stack while it is matched. */
-static void begin(struct pl_pattern *match, lua_State *L, int index)
+/* The subject must stay on the stack while it is matched. */
+static inline void begin(struct pl_pattern *match, lua_State *L, struct pl_str subject)
 {
     struct pl_vm *vm = pl_vm_of(L);
-    struct pl_str subject;
-    subject.data = luaL_checklstring(L, index, &subject.len);
     if (vm->overrun)
         pl_vm_check_budget(L);
     vm->patterns.look = look;
     vm->patterns.arg = L;
     pl_pattern_init(match, subject, &vm->patterns);
+}
+
+static inline void begin_argument(struct pl_pattern *match, lua_State *L)
+{
+    struct pl_str subject;
+    subject.data = luaL_checklstring(L, 1, &subject.len);
+    begin(match, L, subject);
 }
 
 static void check_error(lua_State *L, const struct pl_pattern *match)
@@ -126,10 +131,11 @@ static int string_find(lua_State *L)
 {
     struct pl_pattern match;
     struct pl_str pattern;
-    begin(&match, L, 1);
+    begin_argument(&match, L);
     pattern.data = luaL_checklstring(L, 2, &pattern.len);
-    const char *start = first_place(L, &match);
-    if (lua_toboolean(L, 4) || !pl_pattern_has_magic(pattern))
+    bool has_options = lua_gettop(L) > 2;
+    const char *start = has_options ? first_place(L, &match) : match.subject;
+    if ((has_options && lua_toboolean(L, 4)) || !pl_pattern_has_magic(pattern))
         return find_plain(L, &match, start, pattern);
     const char *end = search(&match, &start, pattern.data);
     if (!end)
@@ -140,7 +146,7 @@ static int string_find(lua_State *L)
 static int string_match(lua_State *L)
 {
     struct pl_pattern match;
-    begin(&match, L, 1);
+    begin_argument(&match, L);
     const char *pattern = luaL_checkstring(L, 2);
     const char *start = first_place(L, &match);
     const char *end = search(&match, &start, pattern);
@@ -149,30 +155,38 @@ static int string_match(lua_State *L)
 
 /* ---- gmatch ---- */
 
-/* Upvalues: subject, pattern, offset of the next place. */
+/* Upvalue 1. The texts lie in upvalues 2 and 3, and strings do not move. */
+struct iteration {
+    struct pl_str subject;
+    const char *pattern;
+    const char *next; /* place; beyond the subject's end after an empty match there */
+};
+
 static int next_match(lua_State *L)
 {
+    struct iteration *self = lua_touserdata(L, lua_upvalueindex(1));
     struct pl_pattern match;
-    begin(&match, L, lua_upvalueindex(1));
-    const char *pattern = lua_tostring(L, lua_upvalueindex(2));
-    const char *start = match.subject + lua_tointeger(L, lua_upvalueindex(3));
-    if (start > match.subject_end) /* an empty match was the last */
+    const char *start = self->next;
+    begin(&match, L, self->subject);
+    if (start > match.subject_end)
         return 0;
-    const char *end = pl_pattern_search(&match, &start, pattern);
+    const char *end = pl_pattern_search(&match, &start, self->pattern);
     check_error(L, &match);
     if (!end)
         return 0;
-    lua_pushinteger(L, end - match.subject + (end == start));
-    lua_replace(L, lua_upvalueindex(3));
+    self->next = end + (end == start);
     return push_captures(L, &match, start, end);
 }
 
 static int string_gmatch(lua_State *L)
 {
-    luaL_checkstring(L, 1);
-    luaL_checkstring(L, 2);
-    lua_settop(L, 2);
-    lua_pushinteger(L, 0);
+    struct pl_str subject;
+    subject.data = luaL_checklstring(L, 1, &subject.len);
+    const char *pattern = luaL_checkstring(L, 2);
+    struct iteration *self = lua_newuserdata(L, sizeof(*self));
+    *self = (struct iteration){subject, pattern, subject.data};
+    lua_pushvalue(L, 1);
+    lua_pushvalue(L, 2);
     lua_pushcclosure(L, next_match, 3);
     return 1;
 }
@@ -335,7 +349,7 @@ static int string_gsub(lua_State *L)
 {
     struct gsub self;
     check_stack(L);
-    begin(&self.match, L, SUBJECT);
+    begin_argument(&self.match, L);
     const char *pattern = luaL_checkstring(L, PATTERN);
     ptrdiff_t subject_len = self.match.subject_end - self.match.subject;
     int max_count = (int)luaL_optinteger(L, MAX_COUNT, subject_len + 1);

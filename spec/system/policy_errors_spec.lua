@@ -58,6 +58,30 @@ local POLICIES = {
       pcall(tostring, t)
       return t.x
     end]],
+  loops_in_pattern = [[
+    return function(req)
+      return req:respond(200, ("a"):rep(5000):find(".-.-.-.-b") or "none")
+    end]],
+  loops_in_pattern_in_pcall = [[
+    return function(req)
+      local text = ("a"):rep(5000)
+      while true do pcall(string.gsub, text, "(.-).-.-.-b", "") end
+    end]],
+  loops_in_pattern_in_sort = [[
+    return function(req)
+      local text = ("a"):rep(5000)
+      table.sort({ 3, 2, 1 }, function(a, b)
+        pcall(text.match, text, ".-.-.-.-b")
+        return a < b
+      end)
+    end]],
+  loops_in_pattern_in_gsub = [[
+    return function(req)
+      local text = ("a"):rep(5000)
+      return text:gsub("a", function()
+        for _ in text:gmatch(".-.-.-.-b") do end
+      end)
+    end]],
   loops_after_start = [[
     return function(req)
       req:start(200)
@@ -467,6 +491,34 @@ describe("a policy that", function()
       assert.equal(index % 10 == 0 and 500 or 200, status)
     end
     assert.is_true(support.now() - since < 5)
+  end)
+
+  it("matches a pattern without end is stopped, wherever it does", function()
+    for _, where in ipairs({ "", "_in_pcall", "_in_sort", "_in_gsub" }) do
+      local policy = "loops_in_pattern" .. where
+      assert_policy_error(policy, "^" .. policy .. "%.lua:%d: used more than 50 ms of CPU")
+    end
+  end)
+
+  -- There is one worker: whoever comes while the pattern is matched waits for its 50 ms of CPU. The
+  -- rest of the limit is for what else the machine does; unbounded, the pattern takes hours.
+  it("matches a pattern without end does not stop others", function()
+    for _ = 1, 5 do
+      local took_s = {}
+      local tasks = { function() return run("loops_in_pattern_in_pcall").status end }
+      for index = 1, 10 do
+        tasks[#tasks + 1] = function()
+          local since = support.now()
+          local status = gw:chat().status
+          took_s[index] = support.now() - since
+          return status
+        end
+      end
+      for index, status in ipairs(support.together(tasks)) do
+        assert.equal(index == 1 and 500 or 200, status)
+      end
+      for index = 1, 10 do assert.is_true(took_s[index] < 0.5, took_s[index]) end
+    end
   end)
 
   it("waits without end is stopped at its deadline", function()
