@@ -7,6 +7,7 @@
 #include "vm.h"
 #include "bundle.h"
 #include "vm_string.h"
+#include "vm_table.h"
 #include <lauxlib.h>
 #include <luajit.h>
 #include <lualib.h>
@@ -132,6 +133,16 @@ void pl_vm_check_budget(lua_State *L)
     raise_overrun(self, L);
 }
 
+void pl_vm_spend(lua_State *L, size_t step_count)
+{
+    struct pl_vm *self = pl_vm_of(L);
+    self->patterns.left_count -= (int64_t)step_count;
+    if (self->patterns.left_count >= 0)
+        return;
+    pl_vm_check_budget(L);
+    self->patterns.left_count = PL_VM_STEPS_PER_LOOK;
+}
+
 void pl_vm_recover(struct pl_vm *self)
 {
     if (!self->starved)
@@ -242,6 +253,7 @@ static int open_libraries(lua_State *L)
         lua_setglobal(L, *name);
     }
     pl_vm_open_string(L);
+    pl_vm_open_table(L);
     lua_pushcfunction(L, lua_require);
     lua_setglobal(L, "require");
     get_table(L, &loaded_key); /* library code asks for it by name */

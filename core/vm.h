@@ -77,5 +77,7 @@ void pl_vm_begin_burst(struct pl_vm *self);
  * stopped at its next instruction.
  */
 void pl_vm_check_budget(lua_State *L);
+/** Takes steps for such work; every so many, pl_vm_check_budget. May raise its error. */
+void pl_vm_spend(lua_State *L, size_t step_count);
 
 #endif

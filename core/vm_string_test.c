@@ -1,6 +1,6 @@
 /*
- * Tests of vm_string.c and pattern.c: they do what LuaJIT's own functions do, to the last message,
- * and none of what they do runs longer than the budget.
+ * Tests of vm_string.c, pattern.c and vm_table.c: they do what LuaJIT's own functions do, to the
+ * last message, and none of what they do runs longer than the budget.
  *
  * The comparison runs in one VM: luaopen_string puts the stock functions back beside ours.
  */
@@ -343,6 +343,16 @@ static const char *const CATASTROPHES[] = {
     "local s = ('a'):rep(3e6) while true do s:gsub('.', string.lower) end",
 };
 
+/* the same of what is done to tables in C */
+static const char *const LONG_WORK[] = {
+    "local a, b = ('x'):rep(2e6) .. 'a', ('x'):rep(2e6) .. 'b'\n"
+    "local t = {} for i = 1, 2000 do t[i] = i % 2 == 0 and a or b end table.sort(t)",
+    "local t = {} for i = 1, 30000 do t[i] = i end while true do table.sort(t) end",
+    "local t = {} for i = 1, 30000 do t[i] = i end while true do table.sort(t, rawequal) end",
+    "local t = {} for i = 1, 30000 do t[i] = i end while true do table.insert(t, 1, 1) end",
+    "local t = {} for i = 1, 30000 do t[i] = '' end while true do table.concat(t) end",
+};
+
 static void assert_stopped(struct pl_vm *vm, const char *source, bool in_sandbox)
 {
     struct run run = {.source = source, .in_sandbox = in_sandbox};
@@ -366,6 +376,36 @@ static void test_patterns_without_end_are_stopped(void **state)
         assert_stopped(*state, CATASTROPHES[i], false);
         assert_stopped(*state, CATASTROPHES[i], true);
     }
+}
+
+static void test_long_work_on_tables_is_stopped(void **state)
+{
+    for (size_t i = 0; i < PL_COUNT(LONG_WORK); i++) {
+        assert_stopped(*state, LONG_WORK[i], false);
+        assert_stopped(*state, LONG_WORK[i], true);
+    }
+}
+
+static void test_tables_are_sorted_as_before(void **state)
+{
+    assert_true(
+        run_text(*state,
+                 "local t = { 3, 1, 2 } table.sort(t) assert(table.concat(t, ',') == '1,2,3')\n"
+                 "table.sort(t, function(a, b) return a > b end)\n"
+                 "table.insert(t, 2, 9) assert(table.concat(t, ',') == '3,9,2,1')\n"
+                 "local function fails(why, f, ...)\n"
+                 "  local ok, got = pcall(f, ...) assert(not ok and got:find(why, 1, true), got)\n"
+                 "end\n"
+                 "fails('table expected, got no value', table.sort)\n"
+                 "fails('function expected, got number', table.sort, {}, 1)\n"
+                 "fails('attempt to compare', table.sort, { 1, {} })\n"
+                 "fails('attempt to compare', table.sort, { 1, 'x' })\n"
+                 "fails('number expected, got string', table.insert, {}, 'x', 1)\n"
+                 "fails('at index 1', table.concat, { {} })\n"
+                 "fails(\"test:14: bad argument #1 to 'insert'\", function()\n"
+                 "  table.insert(nil, 1)\n"
+                 "end)\n"
+                 "return 1") == 1);
 }
 
 static void test_the_place_is_named(void **state)
@@ -461,6 +501,8 @@ int main(void)
         TEST(test_random_patterns_are_matched_as_by_luajit),
         TEST(test_long_texts_are_matched_as_by_luajit),
         TEST(test_patterns_without_end_are_stopped),
+        TEST(test_long_work_on_tables_is_stopped),
+        TEST(test_tables_are_sorted_as_before),
         TEST(test_the_place_is_named),
         TEST(test_short_matches_do_not_look_at_the_clock),
         TEST(test_gsub_within_gsub_is_bounded),
