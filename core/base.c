@@ -62,9 +62,24 @@ static uint64_t timespec_us(struct timespec t)
     return (uint64_t)t.tv_sec * 1000000u + (uint64_t)t.tv_nsec / 1000u;
 }
 
+/* Set before anything is played, on the only thread there is: no atomic. */
+static const struct pl_clock *installed_clock;
+
+const struct pl_clock *pl_clock_install(const struct pl_clock *clock)
+{
+    const struct pl_clock *before = installed_clock;
+    installed_clock = clock;
+    return before;
+}
+
+static bool is_virtual(void)
+{
+    return __builtin_expect(installed_clock != NULL, 0);
+}
+
 uint64_t pl_now_us(void)
 {
-    return timespec_us(read_clock(CLOCK_MONOTONIC));
+    return is_virtual() ? installed_clock->now_us : timespec_us(read_clock(CLOCK_MONOTONIC));
 }
 
 uint64_t pl_now_ms(void)
@@ -74,6 +89,8 @@ uint64_t pl_now_ms(void)
 
 uint64_t pl_now_wall_ms(void)
 {
+    if (is_virtual())
+        return (uint64_t)((int64_t)pl_now_ms() + installed_clock->ahead_ms);
     return timespec_us(read_clock(CLOCK_REALTIME)) / 1000u;
 }
 
@@ -84,8 +101,7 @@ uint64_t pl_thread_cpu_us(void)
 
 /* ---- random numbers: xoshiro256**, Blackman and Vigna 2018 ---- */
 
-static _Thread_local uint64_t random_state[4];
-static _Thread_local bool random_seeded;
+static _Thread_local struct pl_random generator;
 
 static uint64_t rotate_left(uint64_t x, unsigned bits)
 {
@@ -95,14 +111,21 @@ static uint64_t rotate_left(uint64_t x, unsigned bits)
 void pl_random_seed(uint64_t seed)
 {
     /* splitmix64 spreads one seed over the state and cannot leave it all zero. */
-    for (size_t i = 0; i < PL_COUNT(random_state); i++) {
+    for (size_t i = 0; i < PL_COUNT(generator.words); i++) {
         seed += 0x9e3779b97f4a7c15u;
         uint64_t z = seed;
         z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
         z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
-        random_state[i] = z ^ (z >> 31);
+        generator.words[i] = z ^ (z >> 31);
     }
-    random_seeded = true;
+    generator.seeded = true;
+}
+
+void pl_random_swap(struct pl_random *other)
+{
+    struct pl_random before = generator;
+    generator = *other;
+    *other = before;
 }
 
 static void seed_from_kernel(void)
@@ -114,17 +137,17 @@ static void seed_from_kernel(void)
     } while (got < 0 && errno == EINTR);
     if (got != (ssize_t)sizeof(seed)) {
         /* No getrandom (a tight seccomp profile): still different per thread and per start. */
-        seed = timespec_us(read_clock(CLOCK_MONOTONIC)) ^ (uint64_t)(uintptr_t)&random_state;
+        seed = timespec_us(read_clock(CLOCK_MONOTONIC)) ^ (uint64_t)(uintptr_t)&generator;
     }
     pl_random_seed(seed);
 }
 
 uint64_t pl_random_u64(void)
 {
-    if (!random_seeded) {
+    if (!generator.seeded) {
         seed_from_kernel();
     }
-    uint64_t *s = random_state;
+    uint64_t *s = generator.words;
     uint64_t result = rotate_left(s[1] * 5u, 7) * 9u;
     uint64_t t = s[1] << 17;
     s[2] ^= s[0];

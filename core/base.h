@@ -61,8 +61,19 @@ uint64_t pl_now_ms(void);
 uint64_t pl_now_us(void);
 /** Milliseconds since the epoch, for dates only; never for intervals. */
 uint64_t pl_now_wall_ms(void);
-/** Microseconds of CPU that the calling thread has used. */
+/** Microseconds of CPU that the calling thread has used; always the real ones. */
 uint64_t pl_thread_cpu_us(void);
+
+/** A clock that its owner moves by hand. */
+struct pl_clock {
+    uint64_t now_us;  /* of the monotonic clock */
+    int64_t ahead_ms; /* what the wall clock has more than the monotonic one */
+};
+/**
+ * From now on the clocks above show `clock`, which is borrowed; NULL: the real ones. Returns what
+ * was in force. For the whole process: only commands that play requests use it, on one thread.
+ */
+const struct pl_clock *pl_clock_install(const struct pl_clock *clock);
 
 /** Uniform random number from a per-thread generator seeded by the kernel. Not for secrets. */
 uint64_t pl_random_u64(void);
@@ -70,6 +81,13 @@ uint64_t pl_random_u64(void);
 double pl_random_unit(void);
 /** Seeds the calling thread's generator; the same seed gives the same numbers. */
 void pl_random_seed(uint64_t seed);
+/** A generator that is put aside; all zero: one that the kernel will seed. */
+struct pl_random {
+    uint64_t words[4];
+    bool seeded;
+};
+/** Exchanges the calling thread's generator with `other`. */
+void pl_random_swap(struct pl_random *other);
 
 /** Writes a number in decimal or (lower case) hexadecimal, not terminated; returns its length. The
  *  formatted printing of libc costs ten times as much, and these stand in every request. */

@@ -97,6 +97,15 @@ static void write_line(const char *line, size_t len)
     } while (written < 0 && errno == EINTR);
 }
 
+static void (*sink)(const char *line, size_t len, void *arg);
+static void *sink_arg;
+
+void pl_log_set_sink(void (*write)(const char *line, size_t len, void *arg), void *arg)
+{
+    sink = write;
+    sink_arg = arg;
+}
+
 void pl_log(enum pl_log_level level, const char *fmt, ...)
 {
     if (level > max_level) {
@@ -119,7 +128,11 @@ void pl_log(enum pl_log_level level, const char *fmt, ...)
     if (wanted > 0 && (size_t)wanted > text_len) {
         len = whole_characters(line, len);
     }
-    line[len++] = '\n';
-    write_line(line, len);
+    if (sink) {
+        sink(line, len, sink_arg);
+    } else {
+        line[len++] = '\n';
+        write_line(line, len);
+    }
     errno = saved_errno;
 }

@@ -135,7 +135,7 @@ static void pause_for_client(struct pl_request *self)
 {
     if (self->attempt && !self->paused) {
         self->paused = true;
-        pl_attempt_pause(self->attempt);
+        self->runtime->transport->pause(self->attempt);
     }
 }
 
@@ -246,7 +246,7 @@ static void end_relay(struct pl_request *self, enum pl_failure failure)
 void pl_request_relay_done(struct pl_request *self, enum pl_failure failure)
 {
     if (self->attempt) {
-        pl_attempt_cancel(self->attempt);
+        self->runtime->transport->cancel(self->attempt);
         self->attempt = NULL;
     }
     end_relay(self, failure);
@@ -269,7 +269,7 @@ static int64_t declared_length(const struct pl_response *response)
 /* A stream may stay open for minutes: what only another try would need is given back. */
 static void forget_request(struct pl_request *self)
 {
-    if (!self->attempt || !pl_attempt_is_sent(self->attempt))
+    if (!self->attempt || !self->runtime->transport->is_sent(self->attempt))
         return;
     pl_exchange_forget_request(self->exchange);
     self->body = PL_STR("");
@@ -307,7 +307,7 @@ bool pl_request_relay(struct pl_request *self)
     }
     if (self->attempt) {
         if (!self->paused)
-            pl_attempt_resume(self->attempt);
+            self->runtime->transport->resume(self->attempt);
         return false;
     }
     end_relay(self, is_broken_error ? PL_FAIL_NONE : response->failure);

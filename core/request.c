@@ -19,6 +19,7 @@ static void request_end(struct pl_request *self);
 void pl_runtime_init(struct pl_runtime *self, struct event_base *base)
 {
     self->base = base;
+    self->transport = &pl_network_transport;
     TAILQ_INIT(&self->active);
     TAILQ_INIT(&self->spare);
     pl_headers_init(&self->scratch);
@@ -61,8 +62,8 @@ void pl_runtime_deinit(struct pl_runtime *self)
 
 /* ---- begin --------------------------------------------------------------------------------- */
 
-static void on_deadline(evutil_socket_t fd, short what, void *arg);
-static void on_wait_timer(evutil_socket_t fd, short what, void *arg);
+static void on_deadline(void *arg);
+static void on_wait_timer(void *arg);
 
 static struct pl_request *request_new(struct pl_runtime *runtime)
 {
@@ -75,8 +76,8 @@ static struct pl_request *request_new(struct pl_runtime *runtime)
         pl_json_init(&self->json);
         pl_json_splice_init(&self->splice);
         pl_headers_init(&self->response.headers);
-        event_assign(&self->deadline_timer, runtime->base, -1, 0, on_deadline, self);
-        event_assign(&self->wait_timer, runtime->base, -1, 0, on_wait_timer, self);
+        pl_timer_init(&self->deadline_timer, runtime->base, runtime->timeline, on_deadline, self);
+        pl_timer_init(&self->wait_timer, runtime->base, runtime->timeline, on_wait_timer, self);
     }
     TAILQ_INSERT_TAIL(&runtime->active, self, link);
     runtime->active_count++;
@@ -249,10 +250,10 @@ static void on_writable(void *arg)
     if (self->paused) {
         self->paused = false;
         if (self->attempt)
-            pl_attempt_resume(self->attempt);
+            self->runtime->transport->resume(self->attempt);
     }
     if (self->wait == PL_WAIT_WRITABLE) /* from a fresh turn: we are inside the client's buffer */
-        event_active(&self->wait_timer, EV_TIMEOUT, 0);
+        pl_timer_fire_soon(&self->wait_timer);
 }
 
 static const struct pl_exchange_ops exchange_ops = {.on_gone = on_gone, .on_writable = on_writable};
@@ -343,16 +344,10 @@ void pl_request_wake(struct pl_request *self, enum pl_wait wait)
 
 /* ---- time ---------------------------------------------------------------------------------- */
 
-static void arm(struct event *timer, uint64_t duration_ms)
-{
-    struct timeval tv = {(time_t)(duration_ms / 1000), (suseconds_t)(duration_ms % 1000) * 1000};
-    event_add(timer, &tv);
-}
-
 void pl_request_set_deadline(struct pl_request *self, uint64_t duration_ms)
 {
     self->deadline_ms = self->start_ms + duration_ms;
-    arm(&self->deadline_timer, pl_request_remaining_ms(self));
+    pl_timer_start_ms(&self->deadline_timer, pl_request_remaining_ms(self));
 }
 
 uint64_t pl_request_remaining_ms(const struct pl_request *self)
@@ -367,13 +362,11 @@ uint64_t pl_request_remaining_ms(const struct pl_request *self)
 
 void pl_request_arm_timer(struct pl_request *self, uint64_t duration_ms)
 {
-    arm(&self->wait_timer, duration_ms);
+    pl_timer_start_ms(&self->wait_timer, duration_ms);
 }
 
-static void on_wait_timer(evutil_socket_t fd, short what, void *arg)
+static void on_wait_timer(void *arg)
 {
-    (void)fd;
-    (void)what;
     struct pl_request *self = arg;
     switch (self->wait) {
     case PL_WAIT_TIMER:
@@ -389,10 +382,8 @@ static void on_wait_timer(evutil_socket_t fd, short what, void *arg)
 }
 
 /* Whatever the policy waits for ends now; from here on every send fails at once. */
-static void on_deadline(evutil_socket_t fd, short what, void *arg)
+static void on_deadline(void *arg)
 {
-    (void)fd;
-    (void)what;
     struct pl_request *self = arg;
     self->past_deadline = true;
     switch (self->wait) {
@@ -408,7 +399,7 @@ static void on_deadline(evutil_socket_t fd, short what, void *arg)
         pl_request_wake(self, PL_WAIT_WRITABLE);
         break;
     case PL_WAIT_TIMER:
-        event_del(&self->wait_timer);
+        pl_timer_stop(&self->wait_timer);
         pl_request_wake(self, PL_WAIT_TIMER);
         break;
     case PL_WAIT_NONE:
@@ -453,8 +444,8 @@ static void request_end(struct pl_request *self)
     if (gauge)
         pl_gauge_request_end(gauge);
     self->retrying = false;
-    event_del(&self->deadline_timer);
-    event_del(&self->wait_timer);
+    pl_timer_stop(&self->deadline_timer);
+    pl_timer_stop(&self->wait_timer);
     pl_coroutine_close(&self->coroutine);
     for (size_t i = 0; i < self->edit_count; i++) {
         free(self->edits[i].key);

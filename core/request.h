@@ -24,7 +24,8 @@
 #include "server.h"
 #include "sse.h"
 #include "target.h"
-#include <event2/event_struct.h>
+#include "timer.h"
+#include "transport.h"
 #include <sys/queue.h>
 
 #define PL_REQUEST_ID_MAX    128
@@ -133,7 +134,7 @@ struct pl_request {
     size_t trail_count, trail_cap;
 
     uint64_t start_ms, deadline_ms; /* deadline_ms 0: none */
-    struct event deadline_timer, wait_timer;
+    struct pl_timer deadline_timer, wait_timer;
     bool committed; /* a head has gone to the client */
     bool paused;    /* the attempt waits for the client to read */
     bool client_gone;
@@ -149,8 +150,10 @@ TAILQ_HEAD(pl_request_list, pl_request);
 
 /** What the requests of one worker share. */
 struct pl_runtime {
-    struct event_base *base;
-    struct pl_generation *current; /* what new requests begin on */
+    struct event_base *base;              /* NULL where a timeline stands for it */
+    struct pl_timeline *timeline;         /* NULL: timers are those of the loop */
+    const struct pl_transport *transport; /* how tries reach upstreams */
+    struct pl_generation *current;        /* what new requests begin on */
     struct pl_request_list active, spare;
     size_t active_count;
     bool is_simulator;                /* bodies are its own to check, answers its own to label */
@@ -159,7 +162,8 @@ struct pl_runtime {
     struct pl_headers policy_headers; /* as a policy gives them */
 };
 
-/** Readies the runtime, which has no generation yet. */
+/** Readies the runtime, which has no generation yet, for the network. Where requests are played
+ *  `base` is NULL, and `timeline` and `transport` are set by the owner before the first one. */
 void pl_runtime_init(struct pl_runtime *self, struct event_base *base);
 /** Ends every request; their clients are reset. */
 void pl_runtime_end_all(struct pl_runtime *self);

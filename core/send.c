@@ -43,7 +43,7 @@ static void response_reset(struct pl_response *self)
 static void cancel_attempt(struct pl_request *self)
 {
     if (self->attempt)
-        pl_attempt_cancel(self->attempt);
+        self->runtime->transport->cancel(self->attempt);
     self->attempt = NULL;
     self->paused = false;
 }
@@ -65,7 +65,7 @@ static void fail_answer(struct pl_request *self, enum pl_failure failure, const 
     response->live = false;
     response->failure = failure;
     snprintf(response->detail, sizeof(response->detail), "%s", detail);
-    event_del(&self->wait_timer);
+    pl_timer_stop(&self->wait_timer);
     pl_request_wake(self, PL_WAIT_ANSWER);
 }
 
@@ -74,7 +74,7 @@ static void have_answer(struct pl_request *self)
 {
     struct pl_response *response = &self->response;
     if (response->intake == PL_INTAKE_GATED) {
-        event_del(&self->wait_timer);
+        pl_timer_stop(&self->wait_timer);
         response->intake = PL_INTAKE_HELD;
     }
     pl_request_add_trail(self, response->status, PL_FAIL_NONE);
@@ -134,7 +134,7 @@ static void on_head(struct pl_attempt *attempt, void *arg)
 {
     struct pl_request *self = arg;
     struct pl_response *response = &self->response;
-    copy_head(response, pl_attempt_head(attempt));
+    copy_head(response, self->runtime->transport->head(attempt));
     response->head_ms = (uint32_t)(pl_now_ms() - self->attempt_start_ms);
     bool good = response->status < 300;
     bool is_empty = response->framing == PL_FRAMING_NONE ||
@@ -193,13 +193,13 @@ static void on_body(struct pl_attempt *attempt, const char *data, size_t len, vo
     case PL_INTAKE_HELD:
         if (held_bytes < PL_HELD_MAX_BYTES)
             break;
-        pl_attempt_pause(attempt);
+        self->runtime->transport->pause(attempt);
         if (self->wait == PL_WAIT_ANSWER)
             have_answer(self);
         break;
     case PL_INTAKE_COLLECTING:
         if (held_bytes > PL_COLLECT_MAX_BYTES) {
-            pl_attempt_pause(attempt);
+            self->runtime->transport->pause(attempt);
             response->intake = PL_INTAKE_HELD;
             pl_request_wake(self, PL_WAIT_BODY);
         }
@@ -214,7 +214,7 @@ static void on_done(struct pl_attempt *attempt, enum pl_failure failure, void *a
     struct pl_request *self = arg;
     struct pl_response *response = &self->response;
     char detail[sizeof(response->detail)];
-    snprintf(detail, sizeof(detail), "%s", pl_attempt_stats(attempt)->detail);
+    snprintf(detail, sizeof(detail), "%s", self->runtime->transport->stats(attempt)->detail);
     self->attempt = NULL;
     if (!response->live) {
         fail_answer(self, failure, detail);
@@ -265,8 +265,10 @@ int pl_request_send(struct pl_request *self, const struct pl_target *target)
     if (pl_request_build(self, target, &request.piece_count) != PL_OK)
         return PL_ERR_SYNTAX;
     request.pieces = self->pieces;
-    self->attempt = pl_attempt_start(self->generation->pools[target->provider_index], &request,
-                                     &target->limits, &attempt_ops, self);
+    const struct pl_transport *transport = self->runtime->transport;
+    struct pl_pool **pools = self->generation->pools;
+    self->attempt = transport->start(transport, pools ? pools[target->provider_index] : NULL,
+                                     target, &request, &attempt_ops, self);
     return PL_OK;
 }
 
@@ -280,6 +282,6 @@ bool pl_request_collect(struct pl_request *self)
     if (response->held && evbuffer_get_length(response->held) > PL_COLLECT_MAX_BYTES)
         return true;
     response->intake = PL_INTAKE_COLLECTING;
-    pl_attempt_resume(self->attempt);
+    self->runtime->transport->resume(self->attempt);
     return false;
 }

@@ -98,30 +98,34 @@ static struct connection *queue_pop(struct connection_queue *queue)
 
 /* ---- exchanges ---------------------------------------------------------------------------- */
 
-static struct pl_exchange *exchange_new(struct connection *connection, struct evhttp_request *req)
+static struct server_exchange *exchange_new(struct connection *connection,
+                                            struct evhttp_request *req)
 {
     struct pl_server *server = connection->server;
-    struct pl_exchange *self = server->free_exchanges;
+    struct server_exchange *self = server->free_exchanges;
     if (self) {
         server->free_exchanges = self->next_free;
     } else {
         self = pl_xcalloc(1, sizeof(*self));
-        pl_headers_init(&self->headers);
+        pl_headers_init(&self->base.headers);
     }
-    struct pl_headers headers = self->headers;
-    *self = (struct pl_exchange){.connection = connection, .request = req, .headers = headers};
+    struct pl_headers headers = self->base.headers;
+    *self =
+        (struct server_exchange){.base = {.class = &pl_server_exchange_class, .headers = headers},
+                                 .connection = connection,
+                                 .request = req};
     server->exchange_count++;
     return self;
 }
 
-void pl_server_release_exchange(struct pl_exchange *self, struct pl_server *server)
+void pl_server_release_exchange(struct server_exchange *self, struct pl_server *server)
 {
     if (self->connection)
         self->connection->exchange = NULL;
     self->connection = NULL;
     self->request = NULL;
-    self->ops = NULL;
-    pl_headers_clear(&self->headers);
+    self->base.ops = NULL;
+    pl_headers_clear(&self->base.headers);
     self->next_free = server->free_exchanges;
     server->free_exchanges = self;
     server->exchange_count--;
@@ -150,7 +154,7 @@ static const char *method_name(enum evhttp_cmd_type type)
 }
 
 /* Copies what the owner may ask for out of evhttp's request. */
-static int exchange_fill(struct pl_exchange *self)
+static int exchange_fill(struct server_exchange *self)
 {
     struct evhttp_request *req = self->request;
     struct evkeyval *field;
@@ -158,21 +162,21 @@ static int exchange_fill(struct pl_exchange *self)
     {
         /* evhttp strips spaces before a value, but no tabs */
         const char *value = field->value + strspn(field->value, " \t");
-        if (pl_headers_add(&self->headers, pl_str_of(field->key), pl_str_of(value)) != PL_OK)
+        if (pl_headers_add(&self->base.headers, pl_str_of(field->key), pl_str_of(value)) != PL_OK)
             return PL_ERR_SYNTAX;
     }
     const char *uri = evhttp_request_get_uri(req);
     const char *question = strchr(uri, '?');
-    self->path = question ? (struct pl_str){uri, (size_t)(question - uri)} : pl_str_of(uri);
-    self->query = question ? pl_str_of(question + 1) : PL_STR("");
-    self->method = method_name(evhttp_request_get_command(req));
+    self->base.path = question ? (struct pl_str){uri, (size_t)(question - uri)} : pl_str_of(uri);
+    self->base.query = question ? pl_str_of(question + 1) : PL_STR("");
+    self->base.method = method_name(evhttp_request_get_command(req));
     self->bodiless = evhttp_request_get_command(req) == EVHTTP_REQ_HEAD;
     if (req->minor == 0)
         self->close_after =
-            !pl_headers_list_token(&self->headers, PL_STR("connection"), PL_STR("keep-alive"));
+            !pl_headers_list_token(&self->base.headers, PL_STR("connection"), PL_STR("keep-alive"));
     else
         self->close_after =
-            pl_headers_list_token(&self->headers, PL_STR("connection"), PL_STR("close"));
+            pl_headers_list_token(&self->base.headers, PL_STR("connection"), PL_STR("close"));
     return PL_OK;
 }
 
@@ -236,7 +240,7 @@ static void on_evhttp_request(struct evhttp_request *req, void *arg)
         close_unguarded(server, evcon);
         return;
     }
-    struct pl_exchange *exchange = exchange_new(connection, req);
+    struct server_exchange *exchange = exchange_new(connection, req);
     connection->exchange = exchange;
     connection->state = CONNECTION_BUSY;
     connection->last_drain_ms = connection->last_read_ms;
@@ -245,10 +249,10 @@ static void on_evhttp_request(struct evhttp_request *req, void *arg)
     if (exchange_fill(exchange) != PL_OK) {
         static const char body[] = "{\"error\":{\"message\":\"invalid header value\",\"type\":"
                                    "\"invalid_request_error\",\"param\":null,\"code\":null}}";
-        pl_exchange_reply(exchange, 400, NULL, body, sizeof(body) - 1);
+        pl_exchange_reply(&exchange->base, 400, NULL, body, sizeof(body) - 1);
         return;
     }
-    server->ops.on_request(exchange, server->arg);
+    server->ops.on_request(&exchange->base, server->arg);
 }
 
 /* ---- refusing ----------------------------------------------------------------------------- */
@@ -449,10 +453,10 @@ void pl_server_hand_back(struct connection *self)
 
 static void tell_writable(struct connection *self)
 {
-    const struct pl_exchange_ops *ops = self->exchange->ops;
+    const struct pl_exchange_ops *ops = self->exchange->base.ops;
     self->writable_due = false;
     if (ops && ops->on_writable)
-        ops->on_writable(self->exchange->ops_arg);
+        ops->on_writable(self->exchange->base.ops_arg);
 }
 
 /* What is written in one turn of the loop goes out in one system call, at the end of the turn. */
@@ -513,7 +517,7 @@ static void on_evcon_close(struct evhttp_connection *evcon, void *arg)
     (void)evcon;
     struct connection *self = arg;
     struct pl_server *server = self->server;
-    struct pl_exchange *exchange = self->exchange;
+    struct server_exchange *exchange = self->exchange;
     dequeue(self);
     TAILQ_REMOVE(&server->connections, self, link);
     server->connection_count--;
@@ -522,8 +526,8 @@ static void on_evcon_close(struct evhttp_connection *evcon, void *arg)
     evbuffer_remove_cb_entry(bufferevent_get_input(self->bev), self->input_entry);
     evbuffer_remove_cb_entry(bufferevent_get_output(self->bev), self->output_entry);
     if (exchange) {
-        const struct pl_exchange_ops *ops = exchange->ops;
-        void *ops_arg = exchange->ops_arg;
+        const struct pl_exchange_ops *ops = exchange->base.ops;
+        void *ops_arg = exchange->base.ops_arg;
         /* on EOF evhttp has let go of the request: it is ours to free */
         struct evhttp_request *orphan =
             evhttp_request_get_connection(exchange->request) ? NULL : exchange->request;
@@ -835,10 +839,10 @@ void pl_server_free(struct pl_server *self)
     event_free(self->queue_event);
     event_free(self->accept_timer);
     event_free(self->sweep_timer);
-    struct pl_exchange *exchange;
+    struct server_exchange *exchange;
     while ((exchange = self->free_exchanges)) {
         self->free_exchanges = exchange->next_free;
-        pl_headers_deinit(&exchange->headers);
+        pl_headers_deinit(&exchange->base.headers);
         free(exchange);
     }
     free(self);

@@ -13,29 +13,14 @@
 
 /* ---- the request side of an exchange ------------------------------------------------------- */
 
-struct pl_str pl_exchange_method(const struct pl_exchange *self)
+static struct server_exchange *of(struct pl_exchange *exchange)
 {
-    return pl_str_of(self->method);
+    return (struct server_exchange *)exchange; /* `base` is at its head */
 }
 
-struct pl_str pl_exchange_path(const struct pl_exchange *self)
+static struct pl_str body(struct pl_exchange *exchange)
 {
-    return self->path;
-}
-
-struct pl_str pl_exchange_query(const struct pl_exchange *self)
-{
-    return self->query;
-}
-
-const struct pl_headers *pl_exchange_headers(const struct pl_exchange *self)
-{
-    return &self->headers;
-}
-
-struct pl_str pl_exchange_body(struct pl_exchange *self)
-{
-    struct evbuffer *input = evhttp_request_get_input_buffer(self->request);
+    struct evbuffer *input = evhttp_request_get_input_buffer(of(exchange)->request);
     size_t len = evbuffer_get_length(input);
     if (len == 0)
         return PL_STR("");
@@ -45,31 +30,27 @@ struct pl_str pl_exchange_body(struct pl_exchange *self)
     return (struct pl_str){data, len};
 }
 
-struct pl_str pl_exchange_peer(const struct pl_exchange *self)
+static struct pl_str peer(const struct pl_exchange *exchange)
 {
+    const struct server_exchange *self = (const struct server_exchange *)exchange;
     char *address = NULL;
     ev_uint16_t port;
     evhttp_connection_get_peer(self->connection->evcon, &address, &port);
     return address ? pl_str_of(address) : PL_STR("");
 }
 
-void pl_exchange_forget_request(struct pl_exchange *self)
+static void forget_request(struct pl_exchange *exchange)
 {
-    struct evbuffer *body = evhttp_request_get_input_buffer(self->request);
-    evbuffer_drain(body, evbuffer_get_length(body));
-    pl_headers_deinit(&self->headers);
-    pl_headers_init(&self->headers);
-}
-
-void pl_exchange_set_ops(struct pl_exchange *self, const struct pl_exchange_ops *ops, void *arg)
-{
-    self->ops = ops;
-    self->ops_arg = arg;
+    struct server_exchange *self = of(exchange);
+    struct evbuffer *input = evhttp_request_get_input_buffer(self->request);
+    evbuffer_drain(input, evbuffer_get_length(input));
+    pl_headers_deinit(&self->base.headers);
+    pl_headers_init(&self->base.headers);
 }
 
 /* ---- the answer side ----------------------------------------------------------------------- */
 
-static void write_head(struct pl_exchange *self, int status, const struct pl_headers *headers,
+static void write_head(struct server_exchange *self, int status, const struct pl_headers *headers,
                        int64_t content_length_bytes)
 {
     assert(!self->started);
@@ -103,7 +84,7 @@ static void close_when_sent(struct connection *self)
 
 /* Lets go of the exchange. The request is marked as done: when the client leaves, evhttp lets go of
  * one that is not, and it would belong to nobody. */
-static struct evhttp_request *let_go(struct pl_exchange *self)
+static struct evhttp_request *let_go(struct server_exchange *self)
 {
     struct evhttp_request *req = self->request;
     req->userdone = 1;
@@ -113,7 +94,7 @@ static struct evhttp_request *let_go(struct pl_exchange *self)
 }
 
 /* Lets go of the exchange and, once all is sent, tells evhttp that the answer is whole. */
-static void finish(struct pl_exchange *self)
+static void finish(struct server_exchange *self)
 {
     struct connection *connection = self->connection;
     bool close_after = self->close_after;
@@ -128,18 +109,20 @@ static void finish(struct pl_exchange *self)
     pl_server_hand_back(connection);
 }
 
-void pl_exchange_reply(struct pl_exchange *self, int status, const struct pl_headers *headers,
-                       const char *body, size_t len)
+static void reply(struct pl_exchange *exchange, int status, const struct pl_headers *headers,
+                  const char *data, size_t len)
 {
+    struct server_exchange *self = of(exchange);
     write_head(self, status, headers, (int64_t)len);
     if (!self->bodiless)
-        evbuffer_add(bufferevent_get_output(self->connection->bev), body, len);
+        evbuffer_add(bufferevent_get_output(self->connection->bev), data, len);
     finish(self);
 }
 
-void pl_exchange_start(struct pl_exchange *self, int status, const struct pl_headers *headers,
-                       int64_t content_length_bytes)
+static void start(struct pl_exchange *exchange, int status, const struct pl_headers *headers,
+                  int64_t content_length_bytes)
 {
+    struct server_exchange *self = of(exchange);
     struct connection *connection = self->connection;
     write_head(self, status, headers, content_length_bytes);
     pl_server_flush_soon(connection);
@@ -190,8 +173,9 @@ static void write_pieces(struct connection *self, struct iovec *pieces, int coun
     pl_server_flush_soon(self);
 }
 
-bool pl_exchange_write(struct pl_exchange *self, const char *data, size_t len)
+static bool write_body(struct pl_exchange *exchange, const char *data, size_t len)
 {
+    struct server_exchange *self = of(exchange);
     struct connection *connection = self->connection;
     if (len > 0 && !self->bodiless) {
         char size_line[PL_NUMBER_MAX + 2];
@@ -208,8 +192,9 @@ bool pl_exchange_write(struct pl_exchange *self, const char *data, size_t len)
            connection->server->limits.unsent_high_bytes;
 }
 
-void pl_exchange_end(struct pl_exchange *self)
+static void end(struct pl_exchange *exchange)
 {
+    struct server_exchange *self = of(exchange);
     struct evbuffer *output = bufferevent_get_output(self->connection->bev);
     if (evbuffer_get_length(output) == 0)
         self->connection->last_drain_ms = pl_now_ms();
@@ -218,8 +203,9 @@ void pl_exchange_end(struct pl_exchange *self)
     finish(self);
 }
 
-void pl_exchange_abort(struct pl_exchange *self, bool at_once)
+static void abort_answer(struct pl_exchange *exchange, bool at_once)
 {
+    struct server_exchange *self = of(exchange);
     struct connection *connection = self->connection;
     connection->cut_short = true;
     connection->reset_on_close = at_once || self->eof_framed || !self->started;
@@ -229,3 +215,12 @@ void pl_exchange_abort(struct pl_exchange *self, bool at_once)
     else
         close_when_sent(connection);
 }
+
+const struct pl_exchange_class pl_server_exchange_class = {.body = body,
+                                                           .peer = peer,
+                                                           .forget_request = forget_request,
+                                                           .reply = reply,
+                                                           .start = start,
+                                                           .write = write_body,
+                                                           .end = end,
+                                                           .abort = abort_answer};

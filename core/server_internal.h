@@ -28,7 +28,7 @@ struct connection {
     struct bufferevent *bev;
     struct evhttp_connection *evcon; /* known from the first loop turn on */
     struct evbuffer_cb_entry *input_entry, *output_entry;
-    struct pl_exchange *exchange;
+    struct server_exchange *exchange;
     enum connection_state state;
     struct pl_guard guard;
     uint64_t since_ms; /* start of what the state waits for */
@@ -48,17 +48,17 @@ struct connection {
     bool queued;
 };
 
-struct pl_exchange {
+/** An exchange on a connection; what owners see of it is `base`, at its head. */
+struct server_exchange {
+    struct pl_exchange base;
     struct connection *connection;
     struct evhttp_request *request;
-    struct pl_headers headers;
-    struct pl_str path, query;
-    const char *method;
-    const struct pl_exchange_ops *ops;
-    void *ops_arg;
     bool started, chunked, bodiless, close_after, eof_framed;
-    struct pl_exchange *next_free;
+    struct server_exchange *next_free;
 };
+
+/** How a connection answers, see exchange.h. */
+extern const struct pl_exchange_class pl_server_exchange_class;
 
 SLIST_HEAD(connection_queue, connection);
 
@@ -81,7 +81,7 @@ struct pl_server {
     struct event *accept_timer; /* re-enables accept after EMFILE; ends it when draining */
     bool draining;
     uint32_t drain_turns; /* for which accepting went on since */
-    struct pl_exchange *free_exchanges;
+    struct server_exchange *free_exchanges;
     struct pl_server *next_on_thread;
 };
 
@@ -92,7 +92,7 @@ void pl_server_try_flush(struct connection *self);
 /** Writes what waits at the end of this turn of the loop, or at once when it is much. */
 void pl_server_flush_soon(struct connection *self);
 /** Takes an exchange off its connection and keeps its memory for the next one. */
-void pl_server_release_exchange(struct pl_exchange *self, struct pl_server *server);
+void pl_server_release_exchange(struct server_exchange *self, struct pl_server *server);
 /** Gives the connection back to evhttp, which ends the answer and waits for the next request. */
 void pl_server_hand_back(struct connection *self);
 

@@ -11,8 +11,8 @@ local LAYERS = {
     "bind" } },
   -- The two halves do not know each other: the network half has no Lua, the script half no sockets.
   { name = "script", files = { "vm", "coroutine" }, beside = true },
-  { name = "network", files = { "server", "reply", "listen", "attempt", "dial", "pool", "tls",
-    "resolve", "target", "probe", "sink" } },
+  { name = "network", files = { "server", "exchange", "reply", "listen", "attempt", "transport",
+    "timer", "dial", "pool", "tls", "resolve", "target", "probe", "sink" } },
   { name = "pure", files = { "json", "sse", "headers", "http1", "guard", "multipart",
     "health", "gauge", "metrics", "bundle", "usage", "figures", "trial", "strikes", "pattern" } },
   { name = "base", files = { "base", "log" } },
