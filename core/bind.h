@@ -48,6 +48,9 @@ void pl_bind_check_response(lua_State *L, int index, struct pl_request *request)
 /* ---- bind_health.c ---- */
 
 void pl_bind_health(lua_State *L);
+/** Pushes what target:health() gives. Any Lua state. */
+void pl_bind_push_health(lua_State *L, const struct pl_topology *topology,
+                         const struct pl_target *target);
 
 /* ---- bind_target.c ---- */
 

@@ -16,13 +16,19 @@ static const struct pl_provider *provider_of(lua_State *L, const struct pl_targe
     return &pl_bind_generation(L)->topology->providers[target->provider_index];
 }
 
+static bool is_target_fit(const struct pl_topology *topology, const struct pl_target *target,
+                          uint64_t now_ms)
+{
+    const struct pl_provider *provider = &topology->providers[target->provider_index];
+    return pl_health_is_fit(topology->health, target->slot, now_ms) &&
+           pl_health_is_fit(topology->health, provider->slot, now_ms);
+}
+
 /* is_fit(target) */
 static int is_fit(lua_State *L)
 {
     const struct pl_target *target = pl_bind_check_target(L, 1);
-    uint64_t now_ms = pl_now_ms();
-    lua_pushboolean(L, pl_health_is_fit(health_of(L), target->slot, now_ms) &&
-                           pl_health_is_fit(health_of(L), provider_of(L, target)->slot, now_ms));
+    lua_pushboolean(L, is_target_fit(pl_bind_generation(L)->topology, target, pl_now_ms()));
     return 1;
 }
 
@@ -122,13 +128,13 @@ static int restore(lua_State *L)
     return 0;
 }
 
-/* view(target) -> table */
-static int view(lua_State *L)
+void pl_bind_push_health(lua_State *L, const struct pl_topology *topology,
+                         const struct pl_target *target)
 {
-    const struct pl_target *target = pl_bind_check_target(L, 1);
+    const struct pl_health *health = topology->health;
     struct pl_health_view seen;
     uint64_t now_ms = pl_now_ms();
-    pl_health_look(health_of(L), target->slot, now_ms, &seen);
+    pl_health_look(health, target->slot, now_ms, &seen);
     lua_createtable(L, 0, 8);
     lua_pushstring(L, pl_health_state_name(seen.state));
     lua_setfield(L, -2, "state");
@@ -144,8 +150,14 @@ static int view(lua_State *L)
     lua_setfield(L, -2, "success_ratio");
     lua_pushnumber(L, seen.first_token_ewma_ms);
     lua_setfield(L, -2, "first_token_ms");
-    is_fit(L);
+    lua_pushboolean(L, is_target_fit(topology, target, now_ms));
     lua_setfield(L, -2, "fit");
+}
+
+/* view(target) -> table */
+static int view(lua_State *L)
+{
+    pl_bind_push_health(L, pl_bind_generation(L)->topology, pl_bind_check_target(L, 1));
     return 1;
 }
 

@@ -44,16 +44,38 @@ static struct pl_config *load(struct pl_config *self, void (*fn)(lua_State *, vo
     return NULL;
 }
 
-struct pl_config *pl_config_load(const char *directory, char **problems)
+static int read_source(struct pl_config *self, const struct pl_config_source *source,
+                       char **problems)
+{
+    int rc = PL_OK;
+    if (source->directory) {
+        self->directory = pl_xstrdup(source->directory);
+        rc = pl_config_read_directory(self, problems);
+    }
+    for (size_t i = 0; i < source->file_count && rc == PL_OK; i++)
+        rc = pl_config_set_file(self, &source->files[i], problems);
+    return rc;
+}
+
+struct pl_config *pl_config_load_from(const struct pl_config_source *source, char **problems)
 {
     struct pl_config *self = pl_xcalloc(1, sizeof(*self));
     *problems = NULL;
-    self->directory = pl_xstrdup(directory);
-    if (pl_config_read_directory(self, problems) != PL_OK) {
+    self->offline = source->offline;
+    if (read_source(self, source, problems) != PL_OK) {
         pl_config_free(self);
         return NULL;
     }
-    return load(self, check_directory, problems);
+    self->source = source;
+    self = load(self, check_directory, problems);
+    if (self)
+        self->source = NULL;
+    return self;
+}
+
+struct pl_config *pl_config_load(const char *directory, char **problems)
+{
+    return pl_config_load_from(&(struct pl_config_source){.directory = directory}, problems);
 }
 
 static void check_simulator(lua_State *L, void *arg)

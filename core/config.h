@@ -31,15 +31,33 @@ struct pl_config_value {
     char *problem; /* why, or NULL */
 };
 
+/** One variable of an environment. */
+struct pl_config_variable {
+    const char *name, *value;
+};
+
+/** Where a configuration comes from, other than a directory alone. All is borrowed for the call. */
+struct pl_config_source {
+    const char *directory;              /* whose files come first, or NULL */
+    const struct pl_config_file *files; /* further ones, which replace those of the same name */
+    size_t file_count;
+    const struct pl_config_variable *environment; /* instead of the process's, for env and secret;
+                                                     NULL: the process's */
+    size_t variable_count;
+    bool offline; /* nothing will be listened on or connected to: no certificate is read */
+};
+
 struct pl_config {
     bool is_simulator;
+    bool offline;
     char *directory;
     struct pl_config_file *files;
     size_t file_count;
     struct pl_config_value *values;
     size_t value_count;
-    bool recording;   /* helpers may still look outside */
-    char **arguments; /* the simulator's command line; borrowed */
+    bool recording;                        /* helpers may still look outside */
+    const struct pl_config_source *source; /* while recording, if not a directory alone */
+    char **arguments;                      /* the simulator's command line; borrowed */
     int argument_count;
 
     char *listen_address;
@@ -63,6 +81,8 @@ extern const struct pl_vm_limits pl_config_vm_limits;
  * problem per line, each "file:line: key: message".
  */
 struct pl_config *pl_config_load(const char *directory, char **problems);
+/** The same from `source`. */
+struct pl_config *pl_config_load_from(const struct pl_config_source *source, char **problems);
 /** The same for the simulator's command line. `exit_status`: 0 for --help. */
 struct pl_config *pl_config_load_simulator(int argument_count, char **arguments, char **problems,
                                            int *exit_status);

@@ -76,6 +76,26 @@ static int add_file(struct pl_config *self, const char *name, char **problems)
     return PL_OK;
 }
 
+int pl_config_set_file(struct pl_config *self, const struct pl_config_file *file, char **problems)
+{
+    if (file->len > PL_CONFIG_MAX_FILE_BYTES) {
+        *problems =
+            pl_config_format("%s: is larger than %d bytes", file->name, PL_CONFIG_MAX_FILE_BYTES);
+        return PL_ERR_LIMIT;
+    }
+    size_t i = 0;
+    while (i < self->file_count && strcmp(self->files[i].name, file->name) != 0)
+        i++;
+    if (i == self->file_count) {
+        self->files = pl_xrealloc(self->files, (i + 1) * sizeof(*self->files));
+        self->files[self->file_count++] = (struct pl_config_file){.name = pl_xstrdup(file->name)};
+    }
+    free(self->files[i].data);
+    self->files[i].data = pl_xstrndup(file->data, file->len);
+    self->files[i].len = file->len;
+    return PL_OK;
+}
+
 int pl_config_read_directory(struct pl_config *self, char **problems)
 {
     struct dirent **entries;
@@ -96,9 +116,21 @@ int pl_config_read_directory(struct pl_config *self, char **problems)
 
 /* ---- helpers: env, secret, file ---- */
 
-static struct pl_config_value look_up_env(const char *name)
+static const char *variable(const struct pl_config *self, const char *name)
 {
-    const char *value = getenv(name);
+    const struct pl_config_source *source = self->source;
+    if (!source || !source->environment)
+        return getenv(name);
+    for (size_t i = 0; i < source->variable_count; i++) {
+        if (strcmp(source->environment[i].name, name) == 0)
+            return source->environment[i].value;
+    }
+    return NULL;
+}
+
+static struct pl_config_value look_up_env(const struct pl_config *self, const char *name)
+{
+    const char *value = variable(self, name);
     return (struct pl_config_value){.value = value ? pl_xstrdup(value) : NULL};
 }
 
@@ -113,14 +145,14 @@ static struct pl_config_value look_up_file(const char *directory, const char *na
     return result;
 }
 
-static struct pl_config_value look_up_secret(const char *directory, const char *name)
+static struct pl_config_value look_up_secret(const struct pl_config *self, const char *name)
 {
-    struct pl_config_value result = look_up_env(name);
-    char *variable = pl_config_format("%s_FILE", name);
-    const char *path = getenv(variable);
+    struct pl_config_value result = look_up_env(self, name);
+    char *file_variable = pl_config_format("%s_FILE", name);
+    const char *path = variable(self, file_variable);
     if (!result.value && path)
-        result = look_up_file(directory, path);
-    free(variable);
+        result = look_up_file(self->directory, path);
+    free(file_variable);
     return result;
 }
 
@@ -135,9 +167,9 @@ static const struct pl_config_value *look_up(struct pl_config *self, const char 
         return NULL;
     struct pl_config_value found;
     if (strcmp(helper, "env") == 0)
-        found = look_up_env(name);
+        found = look_up_env(self, name);
     else if (strcmp(helper, "secret") == 0)
-        found = look_up_secret(self->directory, name);
+        found = look_up_secret(self, name);
     else
         found = look_up_file(self->directory, name);
     found.helper = helper;

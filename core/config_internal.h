@@ -13,6 +13,9 @@ char *pl_config_format(const char *fmt, ...) PL_PRINTF(1, 2);
 
 /** Reads the directory's .lua files. */
 PL_NODISCARD int pl_config_read_directory(struct pl_config *self, char **problems);
+/** Adds a file, or replaces the one of that name. */
+PL_NODISCARD int pl_config_set_file(struct pl_config *self, const struct pl_config_file *file,
+                                    char **problems);
 
 /* config_read.c; all raise Lua errors. `index` is that of a normalised table, see perilune.config.
  */

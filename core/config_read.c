@@ -142,7 +142,7 @@ static void read_tls(struct pl_config *config, lua_State *L, int index, struct p
     self->endpoint.server_name = get_string(L, index, "tls_server_name");
     if (!self->endpoint.server_name)
         self->endpoint.server_name = pl_xstrdup(self->endpoint.host);
-    if (!get_boolean(L, index, "tls"))
+    if (!get_boolean(L, index, "tls") || config->offline)
         return;
     char *ca = in_directory(config, get_string(L, index, "tls_ca"));
     struct pl_tls_client_config tls = {.ca_file = ca,
@@ -333,7 +333,7 @@ void pl_config_read_listen(struct pl_config *self, lua_State *L, int index)
     self->tls_cert = in_directory(self, get_string(L, at, "tls_cert"));
     self->tls_key = in_directory(self, get_string(L, at, "tls_key"));
     lua_pop(L, 1);
-    if (!self->tls_cert)
+    if (!self->tls_cert || self->offline)
         return;
     self->tls = pl_tls_server_ctx_new(self->tls_cert, self->tls_key, error, sizeof(error));
     if (!self->tls)

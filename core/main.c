@@ -8,6 +8,7 @@
 #include "listen.h"
 #include "log.h"
 #include "probe.h"
+#include "testing.h"
 #include "worker.h"
 #include <event2/event.h>
 #include <pthread.h>
@@ -32,6 +33,9 @@ static const char help_text[] =
     "      --workers N         instead of workers (0: one per core)\n"
     "  perilune check [DIR]    check gateway.lua and its policies; exit status 1 if anything is "
     "wrong\n"
+    "  perilune test [DIR]     run the specs in DIR/spec: no network, a virtual clock; exit status "
+    "1\n"
+    "      [-- OPTIONS]        if any fails. OPTIONS are busted's\n"
     "  perilune sim [FLAGS]    run a simulated provider (perilune sim --help)\n"
     "  perilune version\n"
     "  perilune help\n"
@@ -461,6 +465,8 @@ int main(int argc, char **argv)
         return command_check(argc - 2, argv + 2);
     if (strcmp(command, "sim") == 0)
         return command_sim(argc - 2, argv + 2);
+    if (strcmp(command, "test") == 0)
+        return pl_testing_main(argc - 2, argv + 2);
     if (strcmp(command, "version") == 0 || strcmp(command, "--version") == 0) {
         printf("perilune %s\n", PERILUNE_VERSION);
         return EXIT_OK;

@@ -1,0 +1,37 @@
+/*
+ * What the parts of stage share. Nobody else includes this.
+ */
+#ifndef PL_STAGE_INTERNAL_H
+#define PL_STAGE_INTERNAL_H
+
+#include "request.h"
+#include "stage.h"
+#include "transport.h"
+
+struct pl_stage {
+    struct pl_transport transport; /* at the head: it finds its stage by it */
+    struct pl_timeline timeline;
+    struct pl_random random; /* the stage's while it is left, the process's while it runs */
+    struct pl_config *config;
+    struct pl_health *health;
+    struct pl_gauge *gauge;
+    struct pl_runtime runtime;
+    struct pl_stage_ops ops;
+    void *arg;
+    uint64_t call_count;
+    char **lines;
+    size_t line_count, line_cap;
+    uint32_t depth; /* how often it has been entered */
+    bool stopped;
+    const struct pl_clock *outer_clock;
+    struct pl_stage *outer; /* that runs meanwhile */
+};
+
+/** Between the two, clock, random numbers and log are the stage's. They nest. */
+void pl_stage_enter(struct pl_stage *self);
+void pl_stage_exit(struct pl_stage *self);
+
+/** The scripted transport's functions. */
+extern const struct pl_transport pl_stage_transport;
+
+#endif

@@ -1,0 +1,16 @@
+--- Specs for policies: the gateway itself, with a virtual clock, scripted upstreams and recorded
+-- clients. No network, no waiting. Described in lua/README.md; runs under `perilune test`.
+
+local testing = {}
+
+--- Makes a world.
+-- @tparam[opt] table options directory, config, files, env, seed, start
+function testing.world(options)
+  local found, stage = pcall(require, "perilune.stage")
+  if not found then
+    error("perilune.testing needs the gateway's own core: run the specs with `perilune test`", 2)
+  end
+  return require("perilune.testing.world").new(options, stage)
+end
+
+return testing
