@@ -38,7 +38,8 @@ local function check_status(what, status)
 end
 
 local function check_count(what, value)
-  if value == nil or (type(value) == "number" and value >= 0 and value % 1 == 0) then return value end
+  local good = value == nil or (type(value) == "number" and value >= 0 and value % 1 == 0)
+  if good then return value end
   return given.fail("%s: a number of events is expected, not %s", what, given.show(value))
 end
 
@@ -132,7 +133,9 @@ local function completion_pieces(answer, call)
   local pieces = {}
   local first_ms = given.optional_ms("first", answer.first)
   local every_ms = given.optional_ms("every", answer.every)
-  for number, bytes in ipairs(first) do pieces[number] = { number == 1 and first_ms or 0, bytes } end
+  for number, bytes in ipairs(first) do
+    pieces[number] = { number == 1 and first_ms or 0, bytes }
+  end
   for _, bytes in ipairs(rest) do
     pieces[#pieces + 1] = { #pieces == 0 and first_ms or every_ms, bytes }
   end
@@ -194,7 +197,9 @@ local function plan_of_table(answer, call)
     plan.pieces = body ~= "" and { { given.optional_ms("first", answer.first), body } } or {}
   end
   break_off(plan, answer)
-  if plan.length then plan.headers[#plan.headers + 1] = { "Content-Length", tostring(plan.length) } end
+  if plan.length then
+    plan.headers[#plan.headers + 1] = { "Content-Length", tostring(plan.length) }
+  end
   return plan
 end
 

@@ -92,7 +92,9 @@ function methods:text()
   local content_type = self.headers["content-type"] or ""
   if not content_type:find("^text/event%-stream") then return words_of(self:json()) end
   local words = {}
-  for number, event in ipairs(self:events()) do words[number] = words_of(cjson.decode(event.data)) end
+  for number, event in ipairs(self:events()) do
+    words[number] = words_of(cjson.decode(event.data))
+  end
   return table.concat(words)
 end
 

@@ -35,8 +35,9 @@ end
 
 --- busted ends by an error or by os.exit when a spec fails.
 local function run_busted(folder, options)
-  _G.arg = { [0] = "perilune test", "--ignore-lua", "--pattern=_spec%.lua$", unpack(options) }
-  table.insert(_G.arg, folder)
+  local line = { [0] = "perilune test", "--ignore-lua", "--pattern=_spec%.lua$", unpack(options) }
+  table.insert(line, folder)
+  rawset(_G, "arg", line) -- where busted looks
   local run = loadstring([[
     local runner = require "busted.runner"
     runner({ standalone = false })

@@ -49,7 +49,8 @@ function Upstream:next(at_ms)
 end
 
 function upstream.new(name)
-  return setmetatable({ name = name, list = { 200 }, spans = {}, count = 0, call_count = 0 }, Upstream)
+  return setmetatable({ name = name, list = { 200 }, spans = {}, count = 0, call_count = 0 },
+    Upstream)
 end
 
 return upstream

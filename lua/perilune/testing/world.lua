@@ -22,13 +22,15 @@ local GATEWAY_FILE = "gateway.lua"
 
 -- ---- options -------------------------------------------------------------------------------
 
-local MONTHS = { "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec" }
+local MONTHS = { "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov",
+  "Dec" }
 
 local function start_wall_ms(text)
   given.type("world.start", text, "string")
   local year, month, day, time = text:match("^(%d%d%d%d)%-(%d%d)%-(%d%d)T(%d%d:%d%d:%d%d)Z$")
   local name = MONTHS[tonumber(month)]
-  local ms = name and retry_after.http_date_ms(("Mon, %s %s %s %s GMT"):format(day, name, year, time))
+  local date = name and ("Mon, %s %s %s %s GMT"):format(day, name, year, time)
+  local ms = date and retry_after.http_date_ms(date)
   if not ms then
     given.fail("world.start: a time such as %q is expected, not %q", DEFAULT_START, text)
   end
