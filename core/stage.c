@@ -94,6 +94,7 @@ struct pl_stage *pl_stage_new(const struct pl_stage_options *options, char **pro
 {
     struct pl_stage *self = pl_xcalloc(1, sizeof(*self));
     *problems = NULL;
+    pl_vm_keep_compiled();
     self->transport = pl_stage_transport;
     self->ops = *options->ops;
     self->arg = options->arg;

@@ -182,6 +182,52 @@ static const struct pl_bundle_file *find_embedded(const char *name)
     return NULL;
 }
 
+/* ---- the library, compiled ---- */
+
+static bool keeps_compiled;
+
+/* Bytecode of an embedded file; nothing until it was compiled once. */
+static struct compiled {
+    char *data;
+    size_t len;
+} *compiled;
+
+void pl_vm_keep_compiled(void)
+{
+    size_t count = 0;
+    if (keeps_compiled)
+        return;
+    while (pl_embedded_files[count].name)
+        count++;
+    compiled = pl_xcalloc(count + 1, sizeof(*compiled));
+    keeps_compiled = true;
+}
+
+static int append_code(lua_State *L, const void *data, size_t len, void *arg)
+{
+    (void)L;
+    struct compiled *self = arg;
+    self->data = pl_xrealloc(self->data, self->len + len);
+    memcpy(self->data + self->len, data, len);
+    self->len += len;
+    return 0;
+}
+
+/* Leaves the file's chunk, or raises an error. */
+static void load_embedded(lua_State *L, const struct pl_bundle_file *file)
+{
+    char chunk_name[128];
+    struct compiled *code = keeps_compiled ? &compiled[file - pl_embedded_files] : NULL;
+    bool is_known = code && code->data;
+    snprintf(chunk_name, sizeof(chunk_name), "=%s", file->name);
+    int rc = is_known ? luaL_loadbufferx(L, code->data, code->len, chunk_name, "b")
+                      : luaL_loadbufferx(L, file->data, file->len, chunk_name, "t");
+    if (rc != 0)
+        lua_error(L);
+    if (code && !is_known)
+        lua_dump(L, append_code, code);
+}
+
 /* Leaves the function that makes the module: a preloaded C function or a compiled source. */
 static void push_loader(lua_State *L, const char *name)
 {
@@ -194,10 +240,7 @@ static void push_loader(lua_State *L, const char *name)
     const struct pl_bundle_file *file = find_embedded(name);
     if (!file)
         luaL_error(L, "module '%s' not found", name);
-    char chunk_name[128];
-    snprintf(chunk_name, sizeof(chunk_name), "=%s", name);
-    if (luaL_loadbufferx(L, file->data, file->len, chunk_name, "t") != 0)
-        lua_error(L);
+    load_embedded(L, file);
 }
 
 void pl_vm_require(lua_State *L, const char *name)

@@ -60,6 +60,12 @@ PL_NODISCARD int pl_vm_call(struct pl_vm *self, void (*fn)(lua_State *L, void *a
  */
 void pl_vm_load_policy(lua_State *L, const char *source, size_t len, const char *name);
 
+/**
+ * From now on what was compiled of the library is kept for the VMs that are made later. For
+ * commands that make many of them, on one thread.
+ */
+void pl_vm_keep_compiled(void);
+
 /** `require` for library code, from C: leaves the module on the stack. Raises Lua errors. */
 void pl_vm_require(lua_State *L, const char *name);
 
