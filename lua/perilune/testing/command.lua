@@ -63,5 +63,6 @@ return function(arguments)
     return say("there are no specs: no file in %s ends in _spec.lua", folder)
   end
   require("perilune.stage").directory = directory
+  rawset(package, "path", folder .. "/?.lua;" .. package.path) -- what specs share
   return run_busted(folder, options)
 end

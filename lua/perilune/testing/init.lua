@@ -3,10 +3,14 @@
 
 local testing = {}
 
+local found, stage = pcall(require, "perilune.stage")
+
+--- The directory that `perilune test` was given.
+testing.directory = found and stage.directory or nil
+
 --- Makes a world.
 -- @tparam[opt] table options directory, config, files, env, seed, start
 function testing.world(options)
-  local found, stage = pcall(require, "perilune.stage")
   if not found then
     error("perilune.testing needs the gateway's own core: run the specs with `perilune test`", 2)
   end
