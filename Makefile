@@ -66,7 +66,7 @@ C_FILES     := $(wildcard core/*.c core/*.h)
 .DELETE_ON_ERROR:
 .SECONDARY:
 .PHONY: all help deps deps-run deps-test deps-lint run test test-c test-unit test-system \
-        test-clients asan tsan lint format bench fuzz conformance install clean c-tests FORCE
+        test-policies test-clients asan tsan lint format bench fuzz conformance install clean c-tests FORCE
 
 # Short lines; V=1 for the whole commands.
 V   ?=
@@ -146,13 +146,16 @@ run: deps-run ## the gateway with policies/ and two simulated providers; Ctrl-C 
 # The packages come first and the rest in a second make: it must see what they brought.
 test: deps-test ## all: C unit tests, Lua specs, system specs, the official clients (when npm is there)
 	+@$(BUILD_WITH) all c-tests
-	@BUILD=$(BUILD) spec/support/run_suites c unit system clients
+	@BUILD=$(BUILD) spec/support/run_suites c unit policies system clients
 
 test-c: c-tests ## only the C unit tests
 	@BUILD=$(BUILD) spec/support/run_suites c
 
 test-unit: ## only the Lua specs without network
 	@BUILD=$(BUILD) spec/support/run_suites unit
+
+test-policies: all ## only the specs of policies/ and examples/, by perilune test
+	@BUILD=$(BUILD) spec/support/run_suites policies
 
 test-system: all ## only the specs against the real binary; SPECS=file... for some
 	@BUILD=$(BUILD) spec/support/run_suites system
@@ -168,7 +171,7 @@ $(BUILD)/test/%: $(BUILD)/core/%.o $(BUILD)/libperilune.a
 
 asan: deps-test ## the same tests, built with address and undefined behaviour sanitizers
 	+@$(BUILD_WITH) BUILD=build/asan SANITIZE=address,undefined all c-tests
-	@BUILD=build/asan spec/support/run_suites c system
+	@BUILD=build/asan spec/support/run_suites c policies system
 
 tsan: deps-test ## the same tests, built with the thread sanitizer
 	+@$(BUILD_WITH) BUILD=build/tsan SANITIZE=thread all c-tests

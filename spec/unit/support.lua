@@ -1,6 +1,7 @@
---- Fakes to run a policy with: scripted upstream answers, a virtual clock, no network, no waiting.
+--- Fakes to run library code with: scripted upstream answers, a virtual clock, no network, no
+-- waiting. Whole policies are run by perilune.testing.
 --
---     local run = support.run("policies/fallback.lua", {
+--     local run = support.run(function(gw) return policy_with(gw) end, {
 --       targets = { { name = "big" }, { name = "small", priority = 1 } },
 --       answers = { big = { 503 }, small = { 200 } },
 --     })
@@ -10,13 +11,11 @@
 -- An answer is a status, or a table: { status, headers = {}, body = text or table, took_ms = n };
 -- or a failure: { err = "timeout_head", detail = text, took_ms = n }. Each try takes the next one
 -- of its target; a try past the last one is an error, unless the list has `rest = answer`.
--- Policies are loaded as the gateway loads them: into the sandbox's environment.
 
 local cjson = require "cjson.safe"
 local classify = require "perilune.classify"
 local frozen = require "perilune.frozen"
 local retry = require "perilune.retry"
-local sandbox = require "perilune.sandbox"
 
 local support = {}
 
@@ -325,7 +324,7 @@ end
 
 function Health:give_up(code, retry_after_ms) self.gave_up = { code, retry_after_ms } end
 
--- ---- the public module and policies --------------------------------------------------------
+-- ---- the public module, and a run --------------------------------------------------------
 
 --- A stand-in for perilune.native. `current` gives `world.req`; `world.health` is made when it is
 -- not there.
@@ -350,29 +349,6 @@ function support.public_module(native)
   return require("perilune").new(native)
 end
 
-local function read_file(path)
-  local file = assert(io.open(path))
-  local text = file:read("*a")
-  file:close()
-  return text
-end
-
---- Loads a policy's source with `gw` as its `perilune`.
--- @tparam string source
--- @tparam string name for messages
--- @tparam table gw
--- @treturn function policy(req, route)
-function support.compile_policy(source, name, gw)
-  local chunk = assert(loadstring(source, "@" .. name))
-  local usual = package.loaded["perilune"]
-  rawset(package.loaded, "perilune", gw)
-  local ran, policy = pcall(setfenv(chunk, sandbox.environment()))
-  rawset(package.loaded, "perilune", usual)
-  assert(ran, policy)
-  assert(type(policy) == "function", name .. " must return a function")
-  return policy
-end
-
 local Run = {}
 Run.__index = Run
 
@@ -391,7 +367,7 @@ function Run:times_ms()
 end
 
 --- Runs a policy on one request.
--- @tparam string|function policy a file's path, or function(gw) -> policy
+-- @tparam function policy function(gw) -> policy
 -- @tparam table options those of support.req and support.route, `seed`, and `health`: target's name
 -- -> fields of its slot (see support.health)
 -- @treturn table { req, route, clock, health, log, answer, returned, called(), times_ms() }
@@ -404,12 +380,7 @@ function support.run(policy, options)
   request.clock = world.clock
   world.req = support.req(request)
   local gw = support.public_module(support.native(world))
-  if type(policy) == "string" then
-    policy = support.compile_policy(read_file(policy), policy, gw)
-  else
-    policy = policy(gw)
-  end
-  world.returned = { policy(world.req, world.route) }
+  world.returned = { policy(gw)(world.req, world.route) }
   world.answer = world.req.answer
   return world
 end
