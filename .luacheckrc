@@ -33,6 +33,7 @@ files["lua/perilune"] = {
 -- What the sandbox offers.
 files["policies"] = { read_globals = also("env", "secret", "file") }
 files["examples"] = { read_globals = also("env", "secret", "file") }
+files["spec/kit"] = { read_globals = also("env", "secret", "file") }
 
 local script = also("arg", "collectgarbage", "coroutine", "debug", "io", "load", "loadfile",
   "loadstring", "os", "package", "print", "setfenv", "getfenv", "xpcall", "dofile", "bit", "_G")

@@ -154,7 +154,7 @@ test-c: c-tests ## only the C unit tests
 test-unit: ## only the Lua specs without network
 	@BUILD=$(BUILD) spec/support/run_suites unit
 
-test-policies: all ## only the specs of policies/ and examples/, by perilune test
+test-policies: all ## only the specs that perilune test runs: policies/, examples/, spec/kit
 	@BUILD=$(BUILD) spec/support/run_suites policies
 
 test-system: all ## only the specs against the real binary; SPECS=file... for some

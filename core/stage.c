@@ -11,7 +11,7 @@
 
 #define START_US          (1000u * 1000 * 1000) /* no time is 0, which means "none" in places */
 #define LOAD_BURST_US     (2000 * 1000)
-#define STEPS_AT_ONCE_MAX 2000000
+#define STEPS_AT_ONCE_MAX 500000
 
 static struct pl_stage *running; /* the innermost one that has been entered */
 

@@ -51,7 +51,8 @@ struct pl_stage_answer {
     enum pl_failure failure; /* instead of a head */
     uint64_t head_after_us;  /* since the call; of the failure, too */
     int status;
-    bool chunked; /* the body's length is not told */
+    bool chunked;          /* the body's length is not told */
+    uint64_t length_bytes; /* that is told; 0: that of all pieces */
     struct pl_headers headers;
     struct pl_stage_piece *pieces;
     size_t piece_count, piece_cap;

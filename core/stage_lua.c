@@ -1,10 +1,11 @@
 /*
- * perilune.stage: see stage_lua.h. Objects:
+ * perilune.stage: see stage_lua.h.
  *
- *   stage.new{ directory, files, env, seed, start_wall_ms, on_call, on_call_end } -> world
- *   stage.answer{ status, headers, chunked, pieces, after_ms, failure, hangs, ending, end_after_ms
- * } world:start{ method, target, headers, body, peer } -> client world:run(until_ms | nil, client |
- * nil) -> "time" | "end" | "idle" | "stuck"
+ * - stage.new{ directory, files, env, seed, start_wall_ms, on_call, on_call_end } gives a world.
+ * - stage.answer{ status, headers, chunked, length_bytes, pieces, after_ms, ending, end_after_ms,
+ *   failure, hangs } gives what on_call returns.
+ * - world:start{ method, target, headers, body, peer } gives a client.
+ * - world:run(until_ms, client) gives what ended it: "time", "end", "idle" or "stuck".
  *
  * What the spec's functions raise inside on_call is kept, ends the run, and is raised from there:
  * no error crosses the request code. A world's functions lie in its environment table, not in the
@@ -140,6 +141,9 @@ static int new_answer(lua_State *L)
     lua_getfield(L, 1, "ending");
     self->ending = (enum pl_stage_ending)luaL_checkoption(L, lua_gettop(L), "whole", endings);
     lua_pop(L, 3);
+    lua_getfield(L, 1, "length_bytes");
+    self->length_bytes = (uint64_t)luaL_optnumber(L, -1, 0);
+    lua_pop(L, 1);
     self->hangs = field_boolean(L, 1, "hangs");
     self->chunked = field_boolean(L, 1, "chunked");
     self->head_after_us = field_us(L, 1, "after_ms");

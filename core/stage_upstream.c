@@ -228,10 +228,10 @@ static void fill_head(struct play *self)
     head->framing = is_bodiless(self) ? PL_FRAMING_NONE
                     : answer->chunked ? PL_FRAMING_CHUNKED
                                       : PL_FRAMING_LENGTH;
-    head->content_length_bytes = answer->byte_count;
+    head->content_length_bytes = answer->length_bytes ? answer->length_bytes : answer->byte_count;
     if (answer->chunked || pl_headers_count(&head->headers, PL_STR("content-length")) > 0)
         return;
-    struct pl_str value = {length, pl_put_decimal(length, answer->byte_count)};
+    struct pl_str value = {length, pl_put_decimal(length, head->content_length_bytes)};
     if (pl_headers_add(&head->headers, PL_STR("Content-Length"), value) != PL_OK)
         abort();
 }

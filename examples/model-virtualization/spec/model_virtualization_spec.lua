@@ -34,7 +34,7 @@ describe("model-virtualization", function()
     assert.same({ "large/qwen2.5:7b" }, world:called())
   end)
 
-  it("tries each of two six times in all, one after the other, with waits between rounds", function()
+  it("tries each of two in turn, six times in all, with waits between rounds", function()
     world:upstream("large"):always(503)
     world:upstream("small"):always(503)
     local answer = world:request(FALLBACK)

@@ -43,13 +43,6 @@ local function check_count(what, value)
   return given.fail("%s: a number of events is expected, not %s", what, given.show(value))
 end
 
-local function check_headers(what, headers)
-  for name, value in pairs(given.type(what, headers, "table", true) or {}) do
-    given.type(what .. ": a name", name, "string")
-    if type(value) ~= "number" then given.type(("%s[%q]"):format(what, name), value, "string") end
-  end
-end
-
 local function check_event(what, event)
   if type(event) == "string" then return end
   given.keys(what, given.type(what, event, "table"), EVENT_KEYS)
@@ -62,7 +55,7 @@ local function check_table(what, answer)
   given.keys(what, answer, KEYS)
   if answer.failure ~= nil then check_failure(what .. ".failure", answer.failure) end
   if answer.status ~= nil then check_status(what .. ".status", answer.status) end
-  check_headers(what .. ".headers", answer.headers)
+  given.headers(what .. ".headers", answer.headers)
   for _, key in ipairs { "after", "every", "first" } do
     given.optional_ms(what .. "." .. key, answer[key])
   end
@@ -159,11 +152,8 @@ end
 -- ---- plans ---------------------------------------------------------------------------------
 
 local function header_list(answer, content_type)
-  local list, has_type = {}, false
-  for _, pair in ipairs(sorted.pairs(answer.headers or {})) do
-    list[#list + 1] = { pair[1], tostring(pair[2]) }
-    has_type = has_type or pair[1]:lower() == "content-type"
-  end
+  local list, has_type = given.headers("headers", answer.headers), false
+  for _, pair in ipairs(list) do has_type = has_type or pair[1]:lower() == "content-type" end
   if not has_type then table.insert(list, 1, { "Content-Type", content_type }) end
   return list
 end
@@ -177,7 +167,7 @@ local function break_off(plan, answer)
     for number = #plan.pieces, count + 1, -1 do plan.pieces[number] = nil end
   elseif plan.pieces[1] then
     local text = plan.pieces[1][2]
-    plan.length = #text
+    plan.length_bytes = #text
     plan.pieces[1][2] = text:sub(1, math.floor(#text / 2))
   end
   return plan
@@ -196,11 +186,7 @@ local function plan_of_table(answer, call)
     local body = usual_body(answer, status, call)
     plan.pieces = body ~= "" and { { given.optional_ms("first", answer.first), body } } or {}
   end
-  break_off(plan, answer)
-  if plan.length then
-    plan.headers[#plan.headers + 1] = { "Content-Length", tostring(plan.length) }
-  end
-  return plan
+  return break_off(plan, answer)
 end
 
 local function plan_of_failure(name, answer, call)

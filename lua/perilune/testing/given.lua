@@ -7,14 +7,14 @@ local wording = require "perilune.schema.wording"
 
 local given = {}
 
--- The innermost caller that is not of this library.
+-- The innermost caller that is not of this library, as seen by given.fail.
 local function level_of_spec()
   local level = 3
   while true do
     local info = debug.getinfo(level, "S")
     if not info then return 0 end
     local ours = info.source:find("^=perilune%.") or info.source:find("^@lua/perilune/")
-    if info.what ~= "C" and not ours then return level end
+    if info.what ~= "C" and not ours then return level - 1 end
     level = level + 1
   end
 end
@@ -22,8 +22,7 @@ end
 --- Raises an error at the line of the spec.
 -- @tparam string text as for string.format
 function given.fail(text, ...)
-  local level = level_of_spec()
-  error(select("#", ...) > 0 and text:format(...) or text, level > 0 and level or 0)
+  error(select("#", ...) > 0 and text:format(...) or text, level_of_spec())
 end
 
 --- A value in a message: strings in quotes, cut.
@@ -61,6 +60,24 @@ end
 --- The same, or 0 for nil.
 function given.optional_ms(what, value)
   return value ~= nil and given.ms(what, value) or 0
+end
+
+--- Headers: names and values that HTTP can carry; a value may be a number.
+-- @treturn {table,...} array of { name, value }, in the order of the names
+function given.headers(what, headers)
+  local list = {}
+  for _, pair in ipairs(sorted.pairs(given.type(what, headers, "table", true) or {})) do
+    local name, value = pair[1], pair[2]
+    if type(name) ~= "string" or not name:find("^[%w!#$%%&'*+.^_`|~-]+$") then
+      given.fail("%s: %s is no name of a header", what, given.show(name))
+    end
+    if type(value) == "number" then value = ("%.14g"):format(value) end
+    if type(value) ~= "string" or value:find("[%z\1-\8\10-\31\127]") then
+      given.fail("%s: %s cannot be the value of %s", what, given.show(value), name)
+    end
+    list[#list + 1] = { name, value }
+  end
+  return list
 end
 
 --- A set of words.

@@ -2,7 +2,6 @@
 
 local cjson = require "cjson.safe"
 local given = require "perilune.testing.given"
-local sorted = require "perilune.sorted"
 
 local requests = {}
 
@@ -35,12 +34,8 @@ local function body_of(options, path)
 end
 
 local function header_list(options, has_body)
-  local list, has_type = {}, false
-  for _, pair in ipairs(sorted.pairs(options.headers or {})) do
-    local name = given.type("request.headers: a name", pair[1], "string")
-    list[#list + 1] = { name, tostring(pair[2]) }
-    has_type = has_type or name:lower() == "content-type"
-  end
+  local list, has_type = given.headers("request.headers", options.headers), false
+  for _, pair in ipairs(list) do has_type = has_type or pair[1]:lower() == "content-type" end
   if has_body and not has_type then list[#list + 1] = { "Content-Type", "application/json" } end
   return list
 end
@@ -50,7 +45,6 @@ local function check(options)
   given.type("request.model", options.model, "string", true)
   given.type("request.stream", options.stream, "boolean", true)
   given.type("request.messages", options.messages, "table", true)
-  given.type("request.headers", options.headers, "table", true)
   given.type("request.peer", options.peer, "string", true)
   if options.body ~= nil and type(options.body) ~= "string" then
     given.type("request.body", options.body, "table")
