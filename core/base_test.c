@@ -52,6 +52,23 @@ static void test_nocase_folds_ascii_letters_only(void **state)
 
 /* ---- clocks ---- */
 
+static void test_an_installed_clock_stands_where_it_is_put(void **state)
+{
+    (void)state;
+    struct pl_clock clock = {.now_us = 5000700, .ahead_ms = 1000000}, other = {.now_us = 1};
+    uint64_t real_us = pl_now_us(), cpu_us = pl_thread_cpu_us();
+    assert_null(pl_clock_install(&clock));
+    assert_int_equal(5000700, pl_now_us());
+    assert_int_equal(5000, pl_now_ms());
+    assert_int_equal(1005000, pl_now_wall_ms());
+    clock.now_us += 300;
+    assert_int_equal(5001, pl_now_ms());
+    assert_ptr_equal(&clock, pl_clock_install(&other));
+    assert_ptr_equal(&other, pl_clock_install(NULL));
+    assert_true(pl_now_us() >= real_us);
+    assert_true(pl_thread_cpu_us() >= cpu_us);
+}
+
 static void test_clocks_go_forward(void **state)
 {
     (void)state;
@@ -76,6 +93,23 @@ static void test_cpu_clock_counts_work(void **state)
 }
 
 /* ---- random numbers ---- */
+
+static void test_generators_can_be_put_aside(void **state)
+{
+    (void)state;
+    struct pl_random other = {.seeded = false};
+    pl_random_seed(1);
+    uint64_t first = pl_random_u64();
+    pl_random_swap(&other);
+    pl_random_seed(1);
+    assert_int_equal(first, pl_random_u64());
+    uint64_t second = pl_random_u64();
+    pl_random_swap(&other);
+    assert_int_equal(second, pl_random_u64());
+    struct pl_random fresh = {.seeded = false};
+    pl_random_swap(&fresh); /* the kernel seeds it */
+    assert_int_not_equal(pl_random_u64(), first);
+}
 
 /** Of xoshiro256** behind splitmix64, computed apart from this code. */
 static void test_random_is_the_known_generator(void **state)
@@ -271,6 +305,8 @@ int main(void)
         cmocka_unit_test(test_threads_have_their_own_generators),
         cmocka_unit_test(test_put_decimal),
         cmocka_unit_test(test_put_hex),
+        cmocka_unit_test(test_an_installed_clock_stands_where_it_is_put),
+        cmocka_unit_test(test_generators_can_be_put_aside),
         cmocka_unit_test(test_nothing_is_still_a_block),
         cmocka_unit_test(test_calloc_is_zeroed_and_realloc_keeps),
         cmocka_unit_test(test_copies_are_terminated),

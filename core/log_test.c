@@ -264,9 +264,31 @@ static void test_threads_do_not_mix(void **state)
 
 #define TEST(test) cmocka_unit_test_setup_teardown(test, set_up, tear_down)
 
+static void keep_line(const char *line, size_t len, void *arg)
+{
+    char *kept = arg;
+    memcpy(kept, line, len);
+    kept[len] = '\0';
+}
+
+static void test_a_sink_gets_lines_instead_of_stderr(void **state)
+{
+    (void)state;
+    char kept[2048] = "";
+    struct pl_clock clock = {.now_us = 1000};
+    pl_clock_install(&clock);
+    pl_log_set_sink(keep_line, kept);
+    pl_log(PL_LOG_WARN, "one %d\n", 1);
+    pl_log(PL_LOG_DEBUG, "dropped");
+    pl_log_set_sink(NULL, NULL);
+    pl_clock_install(NULL);
+    assert_string_equal("1970-01-01T00:00:00.001Z warn  one 1?", kept);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        TEST(test_a_sink_gets_lines_instead_of_stderr),
         TEST(test_a_line),
         TEST(test_level_names_line_up),
         TEST(test_levels_above_the_set_one_are_dropped),
