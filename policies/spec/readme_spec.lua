@@ -3,16 +3,19 @@
 local gateways = require "gateways"
 local testing = require "perilune.testing"
 
---- The Lua blocks of the README that are policies, in order.
-local function documented_policies()
+--- The Lua blocks of the README that hold some text, in order.
+local function blocks_with(text)
   local file = assert(io.open(testing.directory .. "/README.md"))
-  local text = file:read("*a")
+  local readme, sources = file:read("*a"), {}
   file:close()
-  local sources = {}
-  for source in text:gmatch("```lua\n(.-)```") do
-    if source:find("return function(req", 1, true) then sources[#sources + 1] = source end
+  for source in readme:gmatch("```lua\n(.-)```") do
+    if source:find(text, 1, true) then sources[#sources + 1] = source end
   end
   return sources
+end
+
+local function documented_policies()
+  return blocks_with("return function(req")
 end
 
 local function world_of(number, targets)
@@ -51,7 +54,12 @@ describe("policies/README.md", function()
     assert.same({ "a", "b", "a" }, world:called())
   end)
 
+  for _, source in ipairs(blocks_with("perilune.testing")) do
+    setfenv(assert(loadstring(source, "=README.md")), getfenv(1))()
+  end
+
   it("shows nothing that is not run here", function()
     assert.equal(4, #documented_policies())
+    assert.equal(1, #blocks_with("perilune.testing"))
   end)
 end)
