@@ -184,23 +184,22 @@ static const struct pl_bundle_file *find_embedded(const char *name)
 
 /* ---- the library, compiled ---- */
 
-static bool keeps_compiled;
-
 /* Bytecode of an embedded file; nothing until it was compiled once. */
-static struct compiled {
+struct compiled {
     char *data;
     size_t len;
-} *compiled;
+};
+
+static struct compiled *compiled; /* by file; NULL: nothing is kept */
 
 void pl_vm_keep_compiled(void)
 {
     size_t count = 0;
-    if (keeps_compiled)
+    if (compiled)
         return;
     while (pl_embedded_files[count].name)
         count++;
     compiled = pl_xcalloc(count + 1, sizeof(*compiled));
-    keeps_compiled = true;
 }
 
 static int append_code(lua_State *L, const void *data, size_t len, void *arg)
@@ -217,7 +216,7 @@ static int append_code(lua_State *L, const void *data, size_t len, void *arg)
 static void load_embedded(lua_State *L, const struct pl_bundle_file *file)
 {
     char chunk_name[128];
-    struct compiled *code = keeps_compiled ? &compiled[file - pl_embedded_files] : NULL;
+    struct compiled *code = compiled ? &compiled[file - pl_embedded_files] : NULL;
     bool is_known = code && code->data;
     snprintf(chunk_name, sizeof(chunk_name), "=%s", file->name);
     int rc = is_known ? luaL_loadbufferx(L, code->data, code->len, chunk_name, "b")
