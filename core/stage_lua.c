@@ -1,5 +1,6 @@
 /*
- * perilune.stage: see stage_lua.h.
+ * perilune.stage: see stage_lua.h. This file: the module, worlds, and what is asked of a spec;
+ * stage_lua_answer.c: answers; stage_lua_client.c: clients.
  *
  * - stage.new{ directory, files, env, seed, start_wall_ms, on_call, on_call_end } gives a world.
  * - stage.answer{ status, headers, chunked, length_bytes, pieces, after_ms, ending, end_after_ms,
@@ -13,153 +14,9 @@
  */
 #include "stage_lua.h"
 #include "bind.h"
-#include "stage_internal.h"
-#include <lauxlib.h>
+#include "stage_lua_internal.h"
 #include <stdlib.h>
 #include <string.h>
-
-#define WORLD_CLASS  "perilune.stage.world"
-#define CLIENT_CLASS "perilune.stage.client"
-#define ANSWER_CLASS "perilune.stage.answer"
-
-struct world {
-    struct pl_stage *stage;
-    lua_State *L; /* while it is entered: whose stack has the world's table at `table` */
-    int table;
-    struct pl_headers headers; /* of the request being started */
-    bool failed;               /* on_call has raised an error, which is in the table */
-};
-
-/* ---- reading tables ---- */
-
-static uint64_t ms_to_us(lua_State *L, int index)
-{
-    lua_Number ms = luaL_checknumber(L, index);
-    luaL_argcheck(L, ms >= 0 && ms <= 1e12, index, "out of range");
-    return (uint64_t)(ms * 1000 + 0.5);
-}
-
-static uint64_t field_us(lua_State *L, int index, const char *key)
-{
-    lua_getfield(L, index, key);
-    uint64_t us = lua_isnil(L, -1) ? 0 : ms_to_us(L, lua_gettop(L));
-    lua_pop(L, 1);
-    return us;
-}
-
-/* The text stays on the stack. */
-static struct pl_str field_str(lua_State *L, int index, const char *key)
-{
-    struct pl_str text = {"", 0};
-    lua_getfield(L, index, key);
-    if (!lua_isnil(L, -1))
-        text.data = luaL_checklstring(L, lua_gettop(L), &text.len);
-    return text;
-}
-
-static bool field_boolean(lua_State *L, int index, const char *key)
-{
-    lua_getfield(L, index, key);
-    bool value = lua_toboolean(L, -1);
-    lua_pop(L, 1);
-    return value;
-}
-
-/* { { name, value }, ... } */
-static void read_headers(lua_State *L, int index, struct pl_headers *out)
-{
-    lua_getfield(L, index, "headers");
-    for (int i = 1; lua_istable(L, -1) && i <= (int)lua_objlen(L, -1); i++) {
-        struct pl_str name, value;
-        lua_rawgeti(L, -1, i);
-        lua_rawgeti(L, -1, 1);
-        lua_rawgeti(L, -2, 2);
-        name.data = luaL_checklstring(L, -2, &name.len);
-        value.data = luaL_checklstring(L, -1, &value.len);
-        if (pl_headers_add(out, name, value) != PL_OK)
-            luaL_error(L, "the header '%s' has an invalid name or value", name.data);
-        lua_pop(L, 3);
-    }
-    lua_pop(L, 1);
-}
-
-static void push_headers(lua_State *L, const struct pl_headers *headers)
-{
-    lua_createtable(L, (int)headers->count, 0);
-    for (size_t i = 0; i < headers->count; i++) {
-        struct pl_str name = pl_headers_name(headers, i), value = pl_headers_value(headers, i);
-        lua_createtable(L, 2, 0);
-        lua_pushlstring(L, name.data, name.len);
-        lua_rawseti(L, -2, 1);
-        lua_pushlstring(L, value.data, value.len);
-        lua_rawseti(L, -2, 2);
-        lua_rawseti(L, -2, (int)i + 1);
-    }
-}
-
-/* ---- answers ---- */
-
-static enum pl_failure failure_of(lua_State *L, const char *name)
-{
-    for (int failure = PL_FAIL_DNS; failure <= PL_FAIL_EMPTY; failure++) {
-        if (strcmp(pl_failure_name((enum pl_failure)failure), name) == 0)
-            return (enum pl_failure)failure;
-    }
-    luaL_error(L, "there is no failure '%s'", name);
-    return PL_FAIL_NONE;
-}
-
-/* { { after_ms, text }, ... } */
-static void read_pieces(lua_State *L, int index, struct pl_stage_answer *self)
-{
-    lua_getfield(L, index, "pieces");
-    for (int i = 1; lua_istable(L, -1) && i <= (int)lua_objlen(L, -1); i++) {
-        size_t len;
-        lua_rawgeti(L, -1, i);
-        lua_rawgeti(L, -1, 1);
-        lua_rawgeti(L, -2, 2);
-        const char *data = luaL_checklstring(L, -1, &len);
-        pl_stage_answer_add(self, ms_to_us(L, lua_gettop(L) - 1), data, len);
-        lua_pop(L, 3);
-    }
-    lua_pop(L, 1);
-}
-
-static int new_answer(lua_State *L)
-{
-    static const char *const endings[] = {"whole", "cut", "stall", NULL};
-    luaL_checktype(L, 1, LUA_TTABLE);
-    struct pl_stage_answer **box = lua_newuserdata(L, sizeof(struct pl_stage_answer *));
-    struct pl_stage_answer *self = *box = pl_stage_answer_new();
-    luaL_getmetatable(L, ANSWER_CLASS);
-    lua_setmetatable(L, -2);
-    lua_getfield(L, 1, "failure");
-    if (!lua_isnil(L, -1))
-        self->failure = failure_of(L, luaL_checkstring(L, -1));
-    lua_getfield(L, 1, "status");
-    self->status = luaL_optint(L, -1, 200);
-    lua_getfield(L, 1, "ending");
-    self->ending = (enum pl_stage_ending)luaL_checkoption(L, lua_gettop(L), "whole", endings);
-    lua_pop(L, 3);
-    lua_getfield(L, 1, "length_bytes");
-    self->length_bytes = (uint64_t)luaL_optnumber(L, -1, 0);
-    lua_pop(L, 1);
-    self->hangs = field_boolean(L, 1, "hangs");
-    self->chunked = field_boolean(L, 1, "chunked");
-    self->head_after_us = field_us(L, 1, "after_ms");
-    self->end_after_us = field_us(L, 1, "end_after_ms");
-    read_headers(L, 1, &self->headers);
-    read_pieces(L, 1, self);
-    return 1;
-}
-
-static int answer_gc(lua_State *L)
-{
-    struct pl_stage_answer **box = luaL_checkudata(L, 1, ANSWER_CLASS);
-    pl_stage_answer_unref(*box);
-    *box = NULL;
-    return 0;
-}
 
 /* ---- calls ---- */
 
@@ -197,7 +54,7 @@ static int ask(lua_State *L)
     push_call(L, call);
     lua_call(L, 1, 1);
     if (!lua_isnil(L, -1))
-        luaL_checkudata(L, -1, ANSWER_CLASS);
+        luaL_checkudata(L, -1, PL_STAGE_ANSWER_CLASS);
     return 1;
 }
 
@@ -254,14 +111,14 @@ static void on_call_end(struct pl_stage_call *call, void *arg)
 
 static struct world *check_world(lua_State *L, int index)
 {
-    struct world *self = luaL_checkudata(L, index, WORLD_CLASS);
+    struct world *self = luaL_checkudata(L, index, PL_STAGE_WORLD_CLASS);
     if (!self->stage)
         luaL_error(L, "this world has been closed");
     return self;
 }
 
 /* One that does not run: inside an answer's function it does. */
-static struct world *check_still_world(lua_State *L, int index)
+struct world *pl_stage_lua_check_world_at_rest(lua_State *L, int index)
 {
     struct world *self = check_world(L, index);
     if (pl_stage_is_running(self->stage))
@@ -269,7 +126,7 @@ static struct world *check_still_world(lua_State *L, int index)
     return self;
 }
 
-static void begin(struct world *self, lua_State *L, int index)
+void pl_stage_lua_begin(struct world *self, lua_State *L, int index)
 {
     luaL_checkstack(L, 32, "perilune.stage");
     lua_getfenv(L, index);
@@ -278,7 +135,7 @@ static void begin(struct world *self, lua_State *L, int index)
 }
 
 /* Raises what the spec's function has raised meanwhile. */
-static void finish(struct world *self, lua_State *L)
+void pl_stage_lua_finish(struct world *self, lua_State *L)
 {
     int table = self->table;
     self->L = NULL;
@@ -324,7 +181,7 @@ static struct world *push_world(lua_State *L)
     struct world *self = lua_newuserdata(L, sizeof(*self));
     *self = (struct world){0};
     pl_headers_init(&self->headers);
-    luaL_getmetatable(L, WORLD_CLASS);
+    luaL_getmetatable(L, PL_STAGE_WORLD_CLASS);
     lua_setmetatable(L, -2);
     lua_createtable(L, 0, 4);
     lua_getfield(L, 1, "on_call");
@@ -363,7 +220,7 @@ static int new_world(lua_State *L)
 
 static int world_close(lua_State *L)
 {
-    struct world *self = luaL_checkudata(L, 1, WORLD_CLASS);
+    struct world *self = luaL_checkudata(L, 1, PL_STAGE_WORLD_CLASS);
     if (self->stage && pl_stage_is_running(self->stage))
         return luaL_error(L, "the world is running: an answer's function cannot close it");
     pl_stage_free(self->stage);
@@ -381,42 +238,15 @@ static int world_run(lua_State *L)
                                         [PL_STAGE_IDLE] = "idle",
                                         [PL_STAGE_STUCK] = "stuck",
                                         [PL_STAGE_STOPPED] = "stopped"};
-    struct world *self = check_still_world(L, 1);
-    uint64_t until_us = lua_isnoneornil(L, 2) ? UINT64_MAX : ms_to_us(L, 2);
+    struct world *self = pl_stage_lua_check_world_at_rest(L, 1);
+    uint64_t until_us = lua_isnoneornil(L, 2) ? UINT64_MAX : pl_stage_lua_check_us(L, 2);
     struct pl_stage_client **client = NULL;
     if (!lua_isnoneornil(L, 3))
-        client = luaL_checkudata(L, 3, CLIENT_CLASS);
-    begin(self, L, 1);
+        client = luaL_checkudata(L, 3, PL_STAGE_CLIENT_CLASS);
+    pl_stage_lua_begin(self, L, 1);
     enum pl_stage_pause pause = pl_stage_run(self->stage, until_us, client ? *client : NULL);
-    finish(self, L);
+    pl_stage_lua_finish(self, L);
     lua_pushstring(L, names[pause]);
-    return 1;
-}
-
-static int world_start(lua_State *L)
-{
-    struct world *self = check_still_world(L, 1);
-    luaL_checktype(L, 2, LUA_TTABLE);
-    struct pl_stage_request request = {.method = field_str(L, 2, "method"),
-                                       .target = field_str(L, 2, "target"),
-                                       .body = field_str(L, 2, "body"),
-                                       .peer = field_str(L, 2, "peer"),
-                                       .headers = &self->headers};
-    struct pl_stage_client **box = lua_newuserdata(L, sizeof(struct pl_stage_client *));
-    *box = NULL;
-    luaL_getmetatable(L, CLIENT_CLASS);
-    lua_setmetatable(L, -2);
-    lua_createtable(L, 1, 0); /* keeps the world while the client is held */
-    lua_pushvalue(L, 1);
-    lua_rawseti(L, -2, 1);
-    lua_setfenv(L, -2);
-    int client = lua_gettop(L);
-    pl_headers_clear(&self->headers);
-    read_headers(L, 2, &self->headers);
-    begin(self, L, 1);
-    *box = pl_stage_start(self->stage, &request);
-    finish(self, L);
-    lua_pushvalue(L, client);
     return 1;
 }
 
@@ -506,7 +336,8 @@ static int world_eject(lua_State *L)
 {
     struct pl_stage *stage = check_world(L, 1)->stage;
     pl_health_slot slot = find_slot(L, pl_stage_topology(stage), luaL_checkstring(L, 2));
-    uint64_t duration_ms = lua_isnoneornil(L, 3) ? UINT64_MAX : (ms_to_us(L, 3) + 999) / 1000;
+    uint64_t duration_ms =
+        lua_isnoneornil(L, 3) ? UINT64_MAX : (pl_stage_lua_check_us(L, 3) + 999) / 1000;
     pl_stage_eject(stage, slot, duration_ms);
     return 0;
 }
@@ -530,83 +361,6 @@ static int world_log(lua_State *L)
     return 1;
 }
 
-/* ---- clients ---- */
-
-static struct pl_stage_client *check_client(lua_State *L)
-{
-    return *(struct pl_stage_client **)luaL_checkudata(L, 1, CLIENT_CLASS);
-}
-
-static int client_gc(lua_State *L)
-{
-    struct pl_stage_client **box = luaL_checkudata(L, 1, CLIENT_CLASS);
-    pl_stage_client_free(*box);
-    *box = NULL;
-    return 0;
-}
-
-static void push_time(lua_State *L, bool known, uint64_t us, const char *key)
-{
-    if (known)
-        lua_pushnumber(L, (lua_Number)us / 1000);
-    else
-        lua_pushnil(L);
-    lua_setfield(L, -2, key);
-}
-
-/* look(client) -> { ended, status, started_ms, first_byte_ms, ended_ms } */
-static int client_look(lua_State *L)
-{
-    static const char *const ends[] = {[PL_STAGE_OPEN] = "open",
-                                       [PL_STAGE_COMPLETE] = "complete",
-                                       [PL_STAGE_BROKEN] = "cut",
-                                       [PL_STAGE_RESET] = "reset",
-                                       [PL_STAGE_LEFT] = "left"};
-    const struct pl_stage_client *self = check_client(L);
-    lua_createtable(L, 0, 5);
-    lua_pushstring(L, ends[self->end]);
-    lua_setfield(L, -2, "ended");
-    if (self->begun) {
-        lua_pushinteger(L, self->status);
-        lua_setfield(L, -2, "status");
-    }
-    push_time(L, true, self->started_us, "started_ms");
-    push_time(L, self->begun, self->first_byte_us, "first_byte_ms");
-    push_time(L, self->end != PL_STAGE_OPEN, self->ended_us, "ended_ms");
-    return 1;
-}
-
-static int client_headers(lua_State *L)
-{
-    push_headers(L, &check_client(L)->headers);
-    return 1;
-}
-
-static int client_body(lua_State *L)
-{
-    const struct pl_stage_client *self = check_client(L);
-    lua_pushlstring(L, self->body ? self->body : "", self->body_len);
-    return 1;
-}
-
-static int client_waits_for(lua_State *L)
-{
-    lua_pushstring(L, pl_stage_waits_for(check_client(L)));
-    return 1;
-}
-
-static int client_leave(lua_State *L)
-{
-    struct pl_stage_client *self = check_client(L);
-    lua_getfenv(L, 1);
-    lua_rawgeti(L, -1, 1);
-    struct world *world = check_still_world(L, lua_gettop(L));
-    begin(world, L, lua_gettop(L));
-    pl_stage_leave(self);
-    finish(world, L);
-    return 0;
-}
-
 /* ---- the module ---- */
 
 static void add_class(lua_State *L, const char *name, const luaL_Reg *methods, lua_CFunction gc)
@@ -622,21 +376,24 @@ static void add_class(lua_State *L, const char *name, const luaL_Reg *methods, l
 
 int pl_stage_lua_open(lua_State *L)
 {
-    static const luaL_Reg functions[] = {{"new", new_world}, {"answer", new_answer}, {NULL, NULL}};
+    static const luaL_Reg functions[] = {
+        {"new", new_world}, {"answer", pl_stage_lua_new_answer}, {NULL, NULL}};
     static const luaL_Reg none[] = {{NULL, NULL}};
-    static const luaL_Reg world_methods[] = {
-        {"start", world_start},     {"run", world_run},
-        {"now_ms", world_now_ms},   {"active_count", world_active_count},
-        {"targets", world_targets}, {"providers", world_providers},
-        {"health", world_health},   {"eject", world_eject},
-        {"restore", world_restore}, {"log", world_log},
-        {"close", world_close},     {NULL, NULL}};
-    static const luaL_Reg client_methods[] = {
-        {"look", client_look},           {"headers", client_headers}, {"body", client_body},
-        {"waits_for", client_waits_for}, {"leave", client_leave},     {NULL, NULL}};
-    add_class(L, WORLD_CLASS, world_methods, world_close);
-    add_class(L, CLIENT_CLASS, client_methods, client_gc);
-    add_class(L, ANSWER_CLASS, none, answer_gc);
+    static const luaL_Reg world_methods[] = {{"start", pl_stage_lua_start_client},
+                                             {"run", world_run},
+                                             {"now_ms", world_now_ms},
+                                             {"active_count", world_active_count},
+                                             {"targets", world_targets},
+                                             {"providers", world_providers},
+                                             {"health", world_health},
+                                             {"eject", world_eject},
+                                             {"restore", world_restore},
+                                             {"log", world_log},
+                                             {"close", world_close},
+                                             {NULL, NULL}};
+    add_class(L, PL_STAGE_WORLD_CLASS, world_methods, world_close);
+    add_class(L, PL_STAGE_CLIENT_CLASS, pl_stage_lua_client_methods, pl_stage_lua_free_client);
+    add_class(L, PL_STAGE_ANSWER_CLASS, none, pl_stage_lua_free_answer);
     lua_newtable(L);
     luaL_register(L, NULL, functions);
     return 1;
