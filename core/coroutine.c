@@ -52,7 +52,10 @@ int pl_coroutine_open(struct pl_coroutine *self)
 {
     assert(self->state == PL_COROUTINE_IDLE);
     pl_vm_recover(self->vm);
-    if (lua_cpcall(self->vm->state, open_protected, self) != 0) {
+    self->vm->reserve_bytes = self->has_reserve ? PL_VM_RESERVE_BYTES : 0;
+    int status = lua_cpcall(self->vm->state, open_protected, self);
+    self->vm->reserve_bytes = 0;
+    if (status != 0) {
         lua_pop(self->vm->state, 1);
         return PL_ERR_LIMIT;
     }
@@ -88,28 +91,61 @@ static void drop(struct pl_coroutine *self)
     self->waits_for = NULL;
 }
 
-static void take_error(struct pl_coroutine *self)
+/* Where the thread stood when it failed: its stack is still there. "" when in no Lua function. */
+static void find_place(lua_State *L, char *place, size_t size)
+{
+    lua_Debug record;
+    place[0] = '\0';
+    for (int level = 0; lua_getstack(L, level, &record) && level < 16; level++) {
+        if (lua_getinfo(L, "Sl", &record) && record.currentline > 0) {
+            snprintf(place, size, "%s:%d: ", record.short_src, record.currentline);
+            return;
+        }
+    }
+}
+
+/* Messages of errors say where they were raised; only that of want of memory does not. */
+static void take_error(struct pl_coroutine *self, int status)
 {
     const char *text = "(an error without a message)";
-    if (lua_gettop(self->thread) > 0 && lua_type(self->thread, -1) == LUA_TSTRING)
+    char place[128] = "";
+    bool has_text = lua_gettop(self->thread) > 0 && lua_type(self->thread, -1) == LUA_TSTRING;
+    if (has_text)
         text = lua_tostring(self->thread, -1);
-    snprintf(self->error, sizeof(self->error), "%s", text);
+    bool is_memory = status == LUA_ERRMEM || strcmp(text, "not enough memory") == 0;
+    self->failure = is_memory ? PL_COROUTINE_MEMORY : PL_COROUTINE_RAISED;
+    if (is_memory || !has_text)
+        find_place(self->thread, place, sizeof(place));
+    snprintf(self->error, sizeof(self->error), "%s%s", place, text);
     self->error[strcspn(self->error, "\r\n")] = '\0';
+}
+
+static void take_overrun(struct pl_coroutine *self)
+{
+    const struct pl_vm *vm = self->vm;
+    bool burst = vm->overrun == PL_OVERRUN_BURST;
+    self->failure = burst ? PL_COROUTINE_CPU_BURST : PL_COROUTINE_CPU_REQUEST;
+    snprintf(self->error, sizeof(self->error), "%s: used more than %u ms of CPU %s", vm->overrun_at,
+             (burst ? vm->limits.burst_us : vm->limits.request_us) / 1000,
+             burst ? "without a pause" : "in all");
 }
 
 enum pl_coroutine_result pl_coroutine_resume(struct pl_coroutine *self, int arg_count)
 {
+    struct pl_vm *vm = self->vm;
     assert(self->state == PL_COROUTINE_WAITING);
-    pl_vm_begin_burst(self->vm);
+    pl_vm_begin_burst(vm);
+    vm->spent_us = self->spent_us;
+    vm->reserve_bytes = self->has_reserve ? PL_VM_RESERVE_BYTES : 0;
     self->state = PL_COROUTINE_RUNNING;
     self->waits_for = NULL;
     int status = lua_resume(self->thread, arg_count);
-    if (self->vm->overrun) {
-        snprintf(self->error, sizeof(self->error),
-                 "%s: used more than %u ms of CPU without a pause", self->vm->overrun_at,
-                 self->vm->limits.burst_us / 1000);
+    self->spent_us += pl_vm_burst_us(vm);
+    vm->reserve_bytes = 0;
+    if (vm->overrun != PL_OVERRUN_NONE) {
+        take_overrun(self);
         drop(self);
-        pl_vm_begin_burst(self->vm); /* back to the usual hook */
+        pl_vm_begin_burst(vm); /* back to the usual hook */
         return PL_COROUTINE_OVERRUN;
     }
     if (status == LUA_YIELD) {
@@ -121,7 +157,7 @@ enum pl_coroutine_result pl_coroutine_resume(struct pl_coroutine *self, int arg_
         drop(self);
         return PL_COROUTINE_DONE;
     }
-    take_error(self);
+    take_error(self, status);
     drop(self);
     return PL_COROUTINE_FAILED;
 }

@@ -22,7 +22,15 @@ enum pl_coroutine_result {
     PL_COROUTINE_DONE,    /* the function returned */
     PL_COROUTINE_WAITS,   /* it yielded; resume it later */
     PL_COROUTINE_FAILED,  /* it raised an error; see error */
-    PL_COROUTINE_OVERRUN, /* its CPU budget stopped it */
+    PL_COROUTINE_OVERRUN, /* a CPU budget stopped it */
+};
+
+/** Why a coroutine has failed or was stopped. */
+enum pl_coroutine_failure {
+    PL_COROUTINE_RAISED,      /* an error of its own */
+    PL_COROUTINE_CPU_BURST,   /* too long without a pause */
+    PL_COROUTINE_CPU_REQUEST, /* too long in all */
+    PL_COROUTINE_MEMORY,      /* the VM's memory did not suffice */
 };
 
 struct pl_coroutine {
@@ -31,7 +39,10 @@ struct pl_coroutine {
     int ref;
     enum pl_coroutine_state state;
     const char *waits_for; /* static label, NULL when not waiting */
-    char error[512];       /* message of the last failure, one line */
+    uint64_t spent_us;     /* CPU of the bursts so far, as far as pl_vm_burst_us tells */
+    bool has_reserve;      /* may use the VM's reserve of memory; set before open */
+    enum pl_coroutine_failure failure; /* the kind of the last failure */
+    char error[512]; /* and its message, one line, which begins with "file:line" or our own */
 };
 
 void pl_coroutine_init(struct pl_coroutine *self, struct pl_vm *vm);

@@ -28,7 +28,8 @@ static void on_count(lua_State *L, lua_Debug *record);
 static void count_work(struct pl_vm *self, size_t bytes)
 {
     self->unchecked_bytes += bytes;
-    if (self->unchecked_bytes < UNCHECKED_MAX_BYTES || !self->state || self->overrun)
+    if (self->unchecked_bytes < UNCHECKED_MAX_BYTES || !self->state ||
+        self->overrun != PL_OVERRUN_NONE)
         return;
     self->unchecked_bytes = 0;
     self->check_soon = true;
@@ -44,8 +45,8 @@ static void *allocate(void *ud, void *block, size_t old_bytes, size_t new_bytes)
         return NULL;
     }
     count_work(self, new_bytes);
-    if (new_bytes > old_bytes &&
-        self->memory_used_bytes + (new_bytes - old_bytes) > self->limits.memory_bytes) {
+    size_t limit_bytes = self->limits.memory_bytes + self->reserve_bytes;
+    if (new_bytes > old_bytes && self->memory_used_bytes + (new_bytes - old_bytes) > limit_bytes) {
         self->starved = true;
         return NULL;
     }
@@ -62,51 +63,65 @@ struct pl_vm *pl_vm_of(lua_State *L)
     return ud;
 }
 
-/* The first time in a burst it takes the start mark, so that the usual request, which never gets
- * here, pays no clock call. */
-static bool is_used_up(uint64_t *start_us, uint64_t limit_us)
+/* Looks at the clock: which budget is used up, if any, where `burst_count` times the burst's budget
+ * may be taken since `*start_us`. The first time in a burst it takes that mark, so that the usual
+ * request, which never gets here, pays no clock call. */
+static enum pl_overrun find_overrun(const struct pl_vm *self, uint64_t *start_us,
+                                    uint64_t burst_count)
 {
     uint64_t cpu_us = pl_thread_cpu_us();
     if (*start_us == 0)
         *start_us = cpu_us;
-    return cpu_us - *start_us >= limit_us;
+    uint64_t burst_us = cpu_us - *start_us;
+    if (burst_us >= self->limits.burst_us * burst_count)
+        return PL_OVERRUN_BURST;
+    if (self->limits.request_us > 0 && self->spent_us + burst_us >= self->limits.request_us)
+        return PL_OVERRUN_REQUEST;
+    return PL_OVERRUN_NONE;
 }
 
 /* From now on the hook fires at every instruction. `record` is of where Lua code is. */
-static void mark_overrun(struct pl_vm *self, lua_State *L, lua_Debug *record)
+static void mark_overrun(struct pl_vm *self, enum pl_overrun overrun, lua_State *L,
+                         lua_Debug *record)
 {
-    if (!self->overrun && lua_getinfo(L, "Sl", record) != 0)
-        snprintf(self->overrun_at, sizeof(self->overrun_at), "%s:%d", record->short_src,
-                 record->currentline);
-    self->overrun = true;
+    if (self->overrun == PL_OVERRUN_NONE) {
+        self->overrun = overrun;
+        if (lua_getinfo(L, "Sl", record) != 0)
+            snprintf(self->overrun_at, sizeof(self->overrun_at), "%s:%d", record->short_src,
+                     record->currentline);
+    }
     self->check_soon = false;
     lua_sethook(L, on_count, LUA_MASKCOUNT, 1);
 }
 
 static void raise_overrun(struct pl_vm *self, lua_State *L)
 {
+    bool is_burst = self->overrun == PL_OVERRUN_BURST;
+    uint32_t limit_us = is_burst ? self->limits.burst_us : self->limits.request_us;
     lua_pushfstring(L, "%s: the CPU budget of %d ms is used up", self->overrun_at,
-                    (int)(self->limits.burst_us / 1000));
+                    (int)(limit_us / 1000));
     lua_error(L);
 }
 
 /*
- * Fires every so many instructions. Past the budget it yields, because an error could be caught by
+ * Fires every so many instructions. Past a budget it yields, because an error could be caught by
  * the policy's pcall, and fires at every instruction from then on.
  */
 static void on_count(lua_State *L, lua_Debug *record)
 {
     struct pl_vm *self = pl_vm_of(L);
+    enum pl_overrun overrun = self->overrun;
     bool for_work = self->check_soon;
     if (for_work) {
         self->check_soon = false;
         lua_sethook(L, on_count, LUA_MASKCOUNT, HOOK_INSTRUCTION_COUNT);
     }
-    if (!self->overrun &&
-        !is_used_up(for_work ? &self->work_start_us : &self->burst_start_us,
-                    (uint64_t)self->limits.burst_us * (for_work ? WORK_BURSTS : 1)))
+    if (overrun == PL_OVERRUN_NONE)
+        overrun = find_overrun(self, for_work ? &self->work_start_us : &self->burst_start_us,
+                               for_work ? WORK_BURSTS : 1);
+    if (overrun == PL_OVERRUN_NONE)
         return;
-    mark_overrun(self, L, record);
+    mark_overrun(self, overrun, L, record);
     if (L == self->state)
         raise_overrun(self, L);
     lua_yield(L, 0);
@@ -126,10 +141,13 @@ void pl_vm_check_budget(lua_State *L)
 {
     struct pl_vm *self = pl_vm_of(L);
     lua_Debug record;
-    if (!self->overrun && !is_used_up(&self->burst_start_us, self->limits.burst_us))
+    enum pl_overrun overrun = self->overrun;
+    if (overrun == PL_OVERRUN_NONE)
+        overrun = find_overrun(self, &self->burst_start_us, 1);
+    if (overrun == PL_OVERRUN_NONE)
         return;
     find_lua_code(L, &record);
-    mark_overrun(self, L, &record);
+    mark_overrun(self, overrun, L, &record);
     raise_overrun(self, L);
 }
 
@@ -143,13 +161,21 @@ void pl_vm_spend(lua_State *L, size_t step_count)
     self->patterns.left_count = PL_VM_STEPS_PER_LOOK;
 }
 
+uint64_t pl_vm_burst_us(const struct pl_vm *self)
+{
+    uint64_t start_us = self->burst_start_us;
+    if (start_us == 0 || (self->work_start_us != 0 && self->work_start_us < start_us))
+        start_us = self->work_start_us;
+    return start_us == 0 ? 0 : pl_thread_cpu_us() - start_us;
+}
+
 void pl_vm_recover(struct pl_vm *self)
 {
     if (!self->starved)
         return;
     size_t memory_bytes = self->limits.memory_bytes;
-    self->limits.memory_bytes =
-        SIZE_MAX; /* collecting may need some itself, and is not protected */
+    /* collecting may need some itself, and is not protected */
+    self->limits.memory_bytes = SIZE_MAX - PL_VM_RESERVE_BYTES;
     lua_gc(self->state, LUA_GCCOLLECT, 0);
     self->limits.memory_bytes = memory_bytes;
     self->starved = false;
@@ -160,9 +186,10 @@ void pl_vm_begin_burst(struct pl_vm *self)
     pl_vm_recover(self);
     self->burst_start_us = self->work_start_us = 0;
     self->patterns.left_count = PL_VM_STEPS_PER_LOOK;
+    self->burst_count++;
     self->stack_start = (uintptr_t)__builtin_frame_address(0);
-    if (self->overrun) {
-        self->overrun = false;
+    if (self->overrun != PL_OVERRUN_NONE) {
+        self->overrun = PL_OVERRUN_NONE;
         lua_sethook(self->state, on_count, LUA_MASKCOUNT, HOOK_INSTRUCTION_COUNT);
     }
 }
@@ -331,7 +358,7 @@ struct pl_vm *pl_vm_new(const struct pl_vm_limits *limits)
 {
     struct pl_vm *self = pl_xcalloc(1, sizeof(*self));
     /* not capped yet: LuaJIT 2.1 crashes when memory ends within lua_newstate (lj_gc_freeall) */
-    self->limits.memory_bytes = SIZE_MAX;
+    self->limits.memory_bytes = SIZE_MAX - PL_VM_RESERVE_BYTES;
     self->state = lua_newstate(allocate, self);
     if (!self->state)
         abort();
@@ -371,6 +398,7 @@ int pl_vm_call(struct pl_vm *self, void (*fn)(lua_State *L, void *arg), void *ar
 {
     struct call call = {fn, arg};
     lua_State *L = self->state;
+    self->spent_us = 0;
     pl_vm_begin_burst(self);
     if (lua_cpcall(L, call_protected, &call) == 0)
         return PL_OK;

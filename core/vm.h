@@ -19,7 +19,14 @@
 struct pl_vm_limits {
     size_t memory_bytes; /* for everything the state allocates */
     uint32_t burst_us;   /* CPU between two yields */
+    uint32_t request_us; /* CPU of a coroutine over all its bursts; 0: no limit */
 };
+
+/** Which budget stopped a burst. */
+enum pl_overrun { PL_OVERRUN_NONE, PL_OVERRUN_BURST, PL_OVERRUN_REQUEST };
+
+/** More memory than its limit, for what must run when a VM is full: see pl_vm_begin_burst. */
+#define PL_VM_RESERVE_BYTES (4u * 1024 * 1024)
 
 struct pl_vm {
     lua_State *state;
@@ -31,7 +38,10 @@ struct pl_vm {
     bool check_soon;                   /* it has been enough to look at the clock at once */
     uint64_t work_start_us;            /* as burst_start_us, at the first such look */
     struct pl_pattern_budget patterns; /* steps left until the clock is looked at for them */
-    bool overrun;                      /* the running burst was stopped by its budget */
+    uint64_t spent_us;                 /* by the running coroutine in its earlier bursts */
+    uint64_t burst_count;              /* so far; tells apart what was begun in which */
+    size_t reserve_bytes;              /* what this burst may take above its limit */
+    enum pl_overrun overrun;           /* the running burst was stopped by that budget */
     char overrun_at[128];              /* "file:line" where that happened */
     bool starved;                      /* memory has run out since the last full collection */
     void *user;                        /* the owner's; see pl_vm_of */
@@ -76,6 +86,11 @@ void pl_vm_require(lua_State *L, const char *name);
 void pl_vm_recover(struct pl_vm *self);
 /** Starts a new burst, after pl_vm_recover: called before each entry. */
 void pl_vm_begin_burst(struct pl_vm *self);
+/**
+ * CPU that the burst has taken since the hook first fired in it. 0, without a look at the clock,
+ * for one in which it has not: less than HOOK_INSTRUCTION_COUNT instructions and 8 MiB asked for.
+ */
+uint64_t pl_vm_burst_us(const struct pl_vm *self);
 
 /**
  * For C code that computes for long where no hook fires: looks at the clock, and when the burst's
