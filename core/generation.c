@@ -30,6 +30,12 @@ void pl_generation_open(struct pl_generation *self, struct pl_runtime *runtime,
         self->pools[i] = pl_pool_new(base, resolver, &self->topology->providers[i].endpoint);
 }
 
+void pl_generation_charge(struct pl_generation *self, enum pl_policy_fault fault, const char *text)
+{
+    if (self->charges)
+        pl_charges_add(self->charges, fault, text);
+}
+
 void pl_generation_free(struct pl_generation *self)
 {
     if (!self)

@@ -131,6 +131,15 @@ static const struct pl_headers *answer_headers(struct pl_request *self,
 
 /* ---- the upstream's answer ---- */
 
+/* A good answer's head goes out with its first event, or with what there is of its body. */
+static void count_first_token(struct pl_request *self, int status)
+{
+    if (self->first_token || status >= 300 || !self->generation->figures)
+        return;
+    self->first_token = true;
+    pl_figures_first_token(self->generation->figures, pl_now_ms() - self->start_ms);
+}
+
 static void pause_for_client(struct pl_request *self)
 {
     if (self->attempt && !self->paused) {
@@ -239,6 +248,7 @@ static void end_relay(struct pl_request *self, enum pl_failure failure)
     self->trail[self->trail_count - 1].failure = failure;
     if (response->is_sse)
         write_error_event(self, failure);
+    self->broken = true;
     self->exchange = NULL;
     pl_exchange_abort(exchange, false);
 }
@@ -294,6 +304,7 @@ bool pl_request_relay(struct pl_request *self)
     self->committed = true;
     self->status = response->status;
     response->intake = PL_INTAKE_RELAYING;
+    count_first_token(self, response->status);
     pl_exchange_start(self->exchange, response->status, answer_headers(self, &response->headers),
                       declared_length(response));
     if (response->is_sse) {
@@ -358,6 +369,6 @@ void pl_request_abort(struct pl_request *self, bool at_once)
 {
     struct pl_exchange *exchange = self->exchange;
     self->exchange = NULL;
-    self->committed = true;
+    self->committed = self->broken = true;
     pl_exchange_abort(exchange, at_once);
 }

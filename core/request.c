@@ -85,6 +85,8 @@ static struct pl_request *request_new(struct pl_runtime *runtime)
     self->generation->request_count++;
     if (self->generation->topology->gauge)
         pl_gauge_request_begin(self->generation->topology->gauge);
+    if (self->generation->figures)
+        pl_figures_begin(self->generation->figures);
     pl_coroutine_init(&self->coroutine, self->generation->vm);
     self->start_ms = pl_now_ms();
     return self;
@@ -295,6 +297,24 @@ void pl_request_begin(struct pl_exchange *exchange, void *runtime)
 
 /* ---- the policy ---------------------------------------------------------------------------- */
 
+/* Once per request; a deadline that has passed fails every wait, and is not the policy's fault. */
+static void charge(struct pl_request *self, enum pl_policy_fault fault)
+{
+    if (self->policy_fault != PL_POLICY_FAULT_NONE || self->past_deadline)
+        return;
+    self->policy_fault = fault;
+    pl_generation_charge(self->generation, fault, self->coroutine.error);
+}
+
+static enum pl_policy_fault fault_of(const struct pl_request *self, enum pl_coroutine_result result)
+{
+    if (result == PL_COROUTINE_OVERRUN)
+        return PL_POLICY_FAULT_CPU_BURST;
+    if (result == PL_COROUTINE_FAILED)
+        return self->generation->vm->starved ? PL_POLICY_FAULT_MEMORY : PL_POLICY_FAULT_ERROR;
+    return result == PL_COROUTINE_WAITS ? PL_POLICY_FAULT_ERROR : PL_POLICY_FAULT_NO_ANSWER;
+}
+
 static void answer_for_policy_error(struct pl_request *self)
 {
     pl_log(PL_LOG_ERROR, "request %s: policy failed: %s", self->id, self->coroutine.error);
@@ -319,8 +339,10 @@ static void policy_ended(struct pl_request *self, enum pl_coroutine_result resul
     if (result == PL_COROUTINE_DONE && self->exchange)
         snprintf(self->coroutine.error, sizeof(self->coroutine.error),
                  "it returned without an answer");
-    if (result != PL_COROUTINE_DONE || self->exchange)
+    if (result != PL_COROUTINE_DONE || self->exchange) {
+        charge(self, fault_of(self, result));
         answer_for_policy_error(self);
+    }
     request_end(self);
 }
 
@@ -431,12 +453,24 @@ int pl_request_edit(struct pl_request *self, const char *key, const char *value_
 
 /* ---- end ----------------------------------------------------------------------------------- */
 
+static void count_end(const struct pl_request *self)
+{
+    struct pl_request_end end = {.status = self->status,
+                                 .broken = self->broken,
+                                 .client_gone = self->client_gone,
+                                 .floor = self->floor,
+                                 .policy_fault = self->policy_fault};
+    if (self->generation->figures)
+        pl_figures_end(self->generation->figures, &end);
+}
+
 /* Releases everything and recycles the record. The exchange has been answered or is gone. */
 static void request_end(struct pl_request *self)
 {
     struct pl_runtime *runtime = self->runtime;
     struct pl_gauge *gauge = self->generation->topology->gauge;
     assert(!self->exchange);
+    count_end(self);
     pl_request_drop_answer(self);
     pl_request_leave_queue(self);
     if (self->retrying)
@@ -457,7 +491,8 @@ static void request_end(struct pl_request *self)
     self->model_len = self->edit_count = self->trail_count = 0;
     self->model_field = (struct pl_multipart_field){0};
     self->stream = self->committed = self->paused = self->client_gone = false;
-    self->past_deadline = false;
+    self->past_deadline = self->broken = self->floor = self->first_token = false;
+    self->policy_fault = PL_POLICY_FAULT_NONE;
     self->give_up_code[0] = '\0';
     self->give_up_retry_ms = 0;
     self->wait = PL_WAIT_NONE;

@@ -142,6 +142,10 @@ struct pl_request {
     char give_up_code[32];     /* why candidates gave none: "queue_full", ... ; "" otherwise */
     uint64_t give_up_retry_ms; /* and when to come again; 0: unknown */
     int status;                /* of the answer; 499 when the client left */
+    bool broken;               /* the answer began and was broken off here */
+    bool floor;                /* the floor policy serves it */
+    bool first_token;          /* the first token of a good answer has gone to the client */
+    enum pl_policy_fault policy_fault; /* the first that its policy did, or NONE */
 
     TAILQ_ENTRY(pl_request) link; /* in runtime->active, or runtime->spare */
 };

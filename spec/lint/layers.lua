@@ -14,7 +14,8 @@ local LAYERS = {
   { name = "network", files = { "server", "exchange", "reply", "listen", "attempt", "transport",
     "timer", "dial", "pool", "tls", "resolve", "target", "probe", "sink" } },
   { name = "pure", files = { "json", "sse", "headers", "http1", "guard", "multipart",
-    "health", "gauge", "metrics", "bundle", "usage", "figures", "trial", "strikes", "pattern" } },
+    "health", "gauge", "metrics", "bundle", "usage", "figures", "charges", "trial", "strikes",
+    "pattern" } },
   { name = "base", files = { "base", "log" } },
 }
 
