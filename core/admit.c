@@ -184,3 +184,10 @@ void pl_request_leave_queue(struct pl_request *self)
         pl_gauge_queue_leave(self->generation->topology->gauge, index_of(self, self->queued_at));
     self->queued_at = NULL;
 }
+
+void pl_request_leave_retries(struct pl_request *self)
+{
+    if (self->retrying)
+        pl_gauge_retry_end(self->generation->topology->gauge);
+    self->retrying = false;
+}

@@ -28,6 +28,9 @@ struct pl_generation *pl_bind_generation(lua_State *L);
 void pl_bind_request(lua_State *L);
 /** The request whose policy runs right now; raises an error when none does. */
 struct pl_request *pl_bind_running_request(lua_State *L);
+/** Counts a log line of the request's policy; false, after one line that says so, when it has had
+ * all that it may. */
+PL_NODISCARD bool pl_bind_may_log(struct pl_request *request);
 /** The live request in argument `index`; raises an error when it has ended. */
 struct pl_request *pl_bind_check_request(lua_State *L, int index);
 /** Raises an error where the request's policy cannot wait: within table.sort and the like. */

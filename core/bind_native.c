@@ -6,6 +6,8 @@
 #include <lauxlib.h>
 #include <stdlib.h>
 
+#define LOAD_LOG_LINES_MAX 100
+
 struct pl_generation *pl_bind_generation(lua_State *L)
 {
     return pl_vm_of(L)->user;
@@ -36,11 +38,23 @@ static int random_number(lua_State *L)
     return 1;
 }
 
+/* While files are checked or loaded nobody counts per request. */
+static bool may_log(lua_State *L)
+{
+    struct pl_generation *generation = pl_bind_generation(L);
+    struct pl_runtime *runtime = generation ? generation->runtime : NULL;
+    if (runtime && runtime->running)
+        return pl_bind_may_log(runtime->running);
+    return pl_vm_of(L)->log_line_count++ < LOAD_LOG_LINES_MAX;
+}
+
 static int log_text(lua_State *L)
 {
     int level = pl_log_level_from_name(luaL_checkstring(L, 1));
     luaL_argcheck(L, level >= 0, 1, "error, warn, info or debug");
-    pl_log((enum pl_log_level)level, "%s", luaL_checkstring(L, 2));
+    const char *text = luaL_checkstring(L, 2);
+    if (may_log(L))
+        pl_log((enum pl_log_level)level, "%s", text);
     return 0;
 }
 
@@ -98,6 +112,22 @@ static int load_policy(lua_State *L)
     return 1;
 }
 
+/* run_file(chunk) -> what it returns first; through C, so that nothing can wait in it. */
+static int run_file(lua_State *L)
+{
+    luaL_checktype(L, 1, LUA_TFUNCTION);
+    lua_settop(L, 1);
+    lua_call(L, 0, 1);
+    return 1;
+}
+
+/* burst(): differs between two entries into Lua. */
+static int burst(lua_State *L)
+{
+    lua_pushnumber(L, (lua_Number)pl_vm_of(L)->burst_count);
+    return 1;
+}
+
 /* targets(): the array of target objects. */
 static int targets(lua_State *L)
 {
@@ -120,6 +150,8 @@ static int native_open(lua_State *L)
                                          {"log", log_text},
                                          {"json_validate", json_validate},
                                          {"load_policy", load_policy},
+                                         {"run_file", run_file},
+                                         {"burst", burst},
                                          {"targets", targets},
                                          {"json_fits", json_fits},
                                          {NULL, NULL}};

@@ -41,7 +41,8 @@ struct pl_request *pl_bind_check_request(lua_State *L, int index)
 void pl_bind_check_yieldable(lua_State *L)
 {
     if (!lua_isyieldable(L))
-        luaL_error(L, "what waits cannot be called within table.sort, string.gsub and the like");
+        luaL_error(L, "what waits cannot be called within table.sort, string.gsub and the like, "
+                      "nor in a module's file");
 }
 
 void pl_bind_check_wait(lua_State *L, const struct pl_request *request)
@@ -166,15 +167,16 @@ static int body(lua_State *L)
     return 1;
 }
 
-/* edit(req, key, raw JSON | nil) -> true | nil, "not_json" | "too_many" */
+/* edit(req, key, raw JSON | nil) -> true | nil, "not_json" | "too_many" | "too_large" */
 static int edit(lua_State *L)
 {
     struct pl_request *self = check_uncommitted(L);
-    const char *failed = NULL;
-    if (self->body_kind != PL_BODY_JSON)
-        failed = "not_json";
-    else if (pl_request_edit(self, luaL_checkstring(L, 2), luaL_optstring(L, 3, NULL)) != PL_OK)
-        failed = "too_many";
+    const char *key = luaL_checkstring(L, 2), *value = luaL_optstring(L, 3, NULL);
+    const char *failed = "not_json";
+    if (self->body_kind == PL_BODY_JSON) {
+        int rc = pl_request_edit(self, key, value);
+        failed = rc == PL_ERR_LIMIT ? "too_many" : rc != PL_OK ? "too_large" : NULL;
+    }
     if (failed) {
         lua_pushnil(L);
         lua_pushstring(L, failed);
@@ -359,13 +361,18 @@ static uint64_t check_duration_ms(lua_State *L, int index)
     return (uint64_t)(duration_ms + 0.999);
 }
 
+/* set_deadline_ms(req, ms): the first one is the route's; a policy can only set a shorter one. */
 static int set_deadline_ms(lua_State *L)
 {
     struct pl_request *self = check(L, 1, REQUEST_CLASS);
-    pl_request_set_deadline(self, check_duration_ms(L, 2));
+    uint64_t duration_ms = check_duration_ms(L, 2);
+    if (self->route_deadline_ms == 0)
+        self->route_deadline_ms = duration_ms;
+    pl_request_set_deadline(self, PL_MIN(duration_ms, self->route_deadline_ms));
     return 0;
 }
 
+/* set_route(req, name, policy, refuses_floor): `policy` is kept by the caller */
 static int set_route(lua_State *L)
 {
     struct pl_request *self = check(L, 1, REQUEST_CLASS);
@@ -373,13 +380,30 @@ static int set_route(lua_State *L)
     if (self->route)
         return luaL_error(L, "the route is set already");
     self->route = pl_xstrdup(name);
+    self->policy = luaL_optstring(L, 3, NULL);
+    self->refuses_floor = lua_toboolean(L, 4);
     return 0;
+}
+
+bool pl_bind_may_log(struct pl_request *request)
+{
+    uint32_t max_count = request->generation->topology->log_line_count;
+    if (request->runtime->is_simulator || request->log_line_count < max_count) {
+        request->log_line_count++;
+        return true;
+    }
+    if (request->log_line_count++ == max_count)
+        pl_log(PL_LOG_WARN, "request %s: more than %u log lines, the rest is dropped", request->id,
+               max_count);
+    return false;
 }
 
 static int log_line(lua_State *L)
 {
     struct pl_request *self = check(L, 1, REQUEST_CLASS);
-    pl_log(PL_LOG_INFO, "request %s: %s", self->id, luaL_checkstring(L, 2));
+    const char *text = luaL_checkstring(L, 2);
+    if (pl_bind_may_log(self))
+        pl_log(PL_LOG_INFO, "request %s: %s", self->id, text);
     return 0;
 }
 

@@ -16,9 +16,11 @@
 
 #define PL_CONFIG_MAX_FILE_BYTES (1024 * 1024)
 #define PL_CONFIG_MAX_FILES      256
+#define PL_CONFIG_MAX_FOLDERS    256
+#define PL_CONFIG_MAX_DEPTH      4 /* folders within folders */
 
 struct pl_config_file {
-    char *name; /* "gateway.lua", "fallback.lua" */
+    char *name; /* "gateway.lua", "fallback.lua", "lib/tenants.lua" */
     char *data;
     size_t len;
 };
@@ -71,10 +73,9 @@ struct pl_config {
     uint32_t drain_ms;
     int log_level;
     struct pl_server_limits limits;
+    struct pl_vm_limits vm_limits; /* of each worker's VM */
     struct pl_topology topology;
 };
-
-extern const struct pl_vm_limits pl_config_vm_limits;
 
 /**
  * Loads and checks a directory. NULL when anything is wrong: `problems` then has a new string, a

@@ -56,23 +56,49 @@ static bool is_lua_file(const char *name)
     return name[0] != '.' && len > 4 && strcmp(name + len - 4, ".lua") == 0;
 }
 
-static int add_file(struct pl_config *self, const char *name, char **problems)
+/* Folders whose files can be required: no dots, so that what Kubernetes keeps beside the links to it
+ * (..data) is left out. */
+static bool is_module_folder(const char *name, size_t depth)
 {
-    char *problem = NULL, *path = pl_config_format("%s/%s", self->directory, name);
+    static const char allowed[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-";
+    return name[strspn(name, allowed)] == '\0' && depth < PL_CONFIG_MAX_DEPTH &&
+           !(depth == 0 && strcmp(name, "spec") == 0);
+}
+
+/* A walk through the directory; `seen` are the folders that have been read, which links may lead
+ * back to. */
+struct walk {
+    struct pl_config *config;
+    char **problems;
+    struct {
+        dev_t device;
+        ino_t inode;
+    } seen[PL_CONFIG_MAX_FOLDERS];
+    size_t seen_count;
+};
+
+static int fail_walk(struct walk *self, const char *name, char *problem)
+{
+    *self->problems = pl_config_format("%s: %s", name, problem);
+    free(problem);
+    return PL_ERR_SYSTEM;
+}
+
+static int add_file(struct walk *self, const char *name)
+{
+    struct pl_config *config = self->config;
+    char *problem = NULL, *path = pl_config_format("%s/%s", config->directory, name);
     size_t len;
     char *data = NULL;
-    if (self->file_count == PL_CONFIG_MAX_FILES)
+    if (config->file_count == PL_CONFIG_MAX_FILES)
         problem = pl_config_format("more than %d .lua files in the directory", PL_CONFIG_MAX_FILES);
     else
         data = read_file(path, PL_CONFIG_MAX_FILE_BYTES, &len, &problem);
     free(path);
-    if (!data) {
-        *problems = pl_config_format("%s: %s", name, problem);
-        free(problem);
-        return PL_ERR_SYSTEM;
-    }
-    self->files = pl_xrealloc(self->files, (self->file_count + 1) * sizeof(*self->files));
-    self->files[self->file_count++] = (struct pl_config_file){pl_xstrdup(name), data, len};
+    if (!data)
+        return fail_walk(self, name, problem);
+    config->files = pl_xrealloc(config->files, (config->file_count + 1) * sizeof(*config->files));
+    config->files[config->file_count++] = (struct pl_config_file){pl_xstrdup(name), data, len};
     return PL_OK;
 }
 
@@ -96,22 +122,70 @@ int pl_config_set_file(struct pl_config *self, const struct pl_config_file *file
     return PL_OK;
 }
 
-int pl_config_read_directory(struct pl_config *self, char **problems)
+/* Whether the folder is to be read: it is one, and has not been read under another name. */
+static bool enter_folder(struct walk *self, const char *path)
 {
-    struct dirent **entries;
-    int count = scandir(self->directory, &entries, NULL, alphasort);
-    int rc = PL_OK;
-    if (count < 0) {
-        *problems = pl_config_format("%s: %s", self->directory, strerror(errno));
-        return PL_ERR_SYSTEM;
+    struct stat st;
+    if (stat(path, &st) != 0 || !S_ISDIR(st.st_mode))
+        return false;
+    for (size_t i = 0; i < self->seen_count; i++) {
+        if (self->seen[i].device == st.st_dev && self->seen[i].inode == st.st_ino)
+            return false;
     }
+    if (self->seen_count < PL_CONFIG_MAX_FOLDERS) {
+        self->seen[self->seen_count].device = st.st_dev;
+        self->seen[self->seen_count].inode = st.st_ino;
+    }
+    self->seen_count++;
+    return true;
+}
+
+static int read_folder(struct walk *self, const char *prefix, size_t depth);
+
+static int read_entry(struct walk *self, const char *prefix, const char *name, size_t depth)
+{
+    char *inner = pl_config_format("%s%s", prefix, name);
+    int rc = PL_OK;
+    if (is_lua_file(name)) {
+        rc = add_file(self, inner);
+    } else if (is_module_folder(name, depth)) {
+        char *folder = pl_config_format("%s/", inner);
+        rc = read_folder(self, folder, depth + 1);
+        free(folder);
+    }
+    free(inner);
+    return rc;
+}
+
+/* `prefix` is "" for the directory itself, else "lib/". What may not be read, as lost+found, is no
+ * folder of ours. */
+static int read_folder(struct walk *self, const char *prefix, size_t depth)
+{
+    struct dirent **entries = NULL;
+    char *path = pl_config_format("%s/%s", self->config->directory, prefix);
+    int rc = PL_OK;
+    int count = depth == 0 || enter_folder(self, path) ? scandir(path, &entries, NULL, alphasort) : 0;
+    if (count < 0 && (depth == 0 || errno != EACCES))
+        rc = fail_walk(self, depth == 0 ? self->config->directory : prefix,
+                       pl_xstrdup(strerror(errno)));
+    else if (self->seen_count > PL_CONFIG_MAX_FOLDERS)
+        rc = fail_walk(self, self->config->directory,
+                       pl_config_format("more than %d folders in it", PL_CONFIG_MAX_FOLDERS));
     for (int i = 0; i < count; i++) {
-        if (rc == PL_OK && is_lua_file(entries[i]->d_name))
-            rc = add_file(self, entries[i]->d_name, problems);
+        if (rc == PL_OK)
+            rc = read_entry(self, prefix, entries[i]->d_name, depth);
         free(entries[i]);
     }
     free(entries);
+    free(path);
     return rc;
+}
+
+int pl_config_read_directory(struct pl_config *self, char **problems)
+{
+    struct walk walk = {.config = self, .problems = problems};
+    (void)enter_folder(&walk, self->directory);
+    return read_folder(&walk, "", 0);
 }
 
 /* ---- helpers: env, secret, file ---- */

@@ -350,6 +350,18 @@ static void read_admin(struct pl_config *self, lua_State *L, int index)
     lua_pop(L, 1);
 }
 
+static void read_budgets(struct pl_config *self, lua_State *L, int index)
+{
+    lua_getfield(L, index, "budgets");
+    int at = lua_gettop(L);
+    self->vm_limits =
+        (struct pl_vm_limits){.memory_bytes = (size_t)get_number(L, at, "memory_bytes"),
+                              .burst_us = get_ms(L, at, "burst_ms") * 1000,
+                              .request_us = get_ms(L, at, "request_ms") * 1000};
+    self->topology.log_line_count = get_u32(L, at, "log_line_count");
+    lua_pop(L, 1);
+}
+
 void pl_config_read_all(struct pl_config *self, lua_State *L, int index)
 {
     char *level = get_string(L, index, "log_level");
@@ -362,5 +374,6 @@ void pl_config_read_all(struct pl_config *self, lua_State *L, int index)
     lua_pop(L, 1);
     self->workers = (int)get_number(L, index, "workers");
     self->drain_ms = get_ms(L, index, "drain_ms");
+    read_budgets(self, L, index);
     read_topology(self, L, index);
 }

@@ -14,7 +14,7 @@
 #include <string.h>
 
 #define TRAIL_VALUE_MAX_BYTES   4096
-#define TRAIL_ENTRY_EXTRA_BYTES 64 /* more than all of an entry but its name */
+#define TRAIL_ENTRY_EXTRA_BYTES 128 /* more than all of an entry but its name, and a fault */
 
 /* ---- headers of every answer ----------------------------------------------------------------- */
 
@@ -57,6 +57,17 @@ static void put_entry(struct line *self, const struct pl_trail_entry *entry)
     put(self, "ms", 2);
 }
 
+/* "policy;error;3ms": here the operator's policy was left for the floor policy. */
+static void put_fault(struct line *self, const struct pl_request *request)
+{
+    const char *name = pl_policy_fault_name(request->policy_fault);
+    put(self, "policy;", 7);
+    put(self, name, strlen(name));
+    put(self, ";", 1);
+    put_number(self, request->fault_ms);
+    put(self, "ms", 2);
+}
+
 /* "primary/gpt-4;503;12ms, fallback/gpt-4;200;30ms" */
 static void add_trail_header(struct pl_request *self, struct pl_headers *headers)
 {
@@ -64,6 +75,10 @@ static void add_trail_header(struct pl_request *self, struct pl_headers *headers
     for (size_t i = 0; i < self->trail_count; i++) {
         if (i > 0)
             put(&line, ", ", 2);
+        if (self->floor && i == self->fault_trail_index) {
+            put_fault(&line, self);
+            put(&line, ", ", 2);
+        }
         if (line.len + strlen(self->trail[i].target->name) + TRAIL_ENTRY_EXTRA_BYTES >
             sizeof(line.text)) {
             put(&line, "...", 3);
@@ -72,6 +87,15 @@ static void add_trail_header(struct pl_request *self, struct pl_headers *headers
         put_entry(&line, &self->trail[i]);
     }
     add_header(headers, PL_STR("x-perilune-trail"), (struct pl_str){line.text, line.len});
+}
+
+/* "floor; reason=error" */
+static void add_policy_header(struct pl_request *self, struct pl_headers *headers)
+{
+    char value[64];
+    int len = snprintf(value, sizeof(value), "floor; reason=%s",
+                       pl_policy_fault_name(self->policy_fault));
+    add_header(headers, PL_STR("x-perilune-policy"), (struct pl_str){value, (size_t)len});
 }
 
 static void add_own_headers(struct pl_request *self, struct pl_headers *headers)
@@ -84,6 +108,8 @@ static void add_own_headers(struct pl_request *self, struct pl_headers *headers)
         return;
     if (self->give_up_code[0] != '\0')
         add_header(headers, PL_STR("x-perilune-reason"), pl_str_of(self->give_up_code));
+    if (self->floor)
+        add_policy_header(self, headers);
     if (self->trail_count == 0)
         return;
     add_header(headers, PL_STR("x-perilune-target"),

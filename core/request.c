@@ -1,5 +1,5 @@
 /*
- * Request: see request.h. This file: life, body, waking the policy, deadline, client gone, end.
+ * Request: see request.h. This file: life, body, deadline, client gone, edits, end.
  *
  * Re-entry: pl_request_wake runs Lua, which may start, drop or answer anything; after it the
  * request may be gone. So every caller wakes last and touches nothing afterwards.
@@ -11,8 +11,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-static void request_end(struct pl_request *self);
 
 /* ---- the runtime --------------------------------------------------------------------------- */
 
@@ -44,7 +42,7 @@ void pl_runtime_end_all(struct pl_runtime *self)
     while ((request = TAILQ_FIRST(&self->active))) {
         if (request->exchange)
             pl_request_abort(request, true);
-        request_end(request);
+        pl_request_end(request);
     }
 }
 
@@ -87,7 +85,6 @@ static struct pl_request *request_new(struct pl_runtime *runtime)
         pl_gauge_request_begin(self->generation->topology->gauge);
     if (self->generation->figures)
         pl_figures_begin(self->generation->figures);
-    pl_coroutine_init(&self->coroutine, self->generation->vm);
     self->start_ms = pl_now_ms();
     return self;
 }
@@ -243,7 +240,7 @@ static void on_gone(void *arg)
     self->client_gone = true;
     self->status = 499;
     assert(self->coroutine.state != PL_COROUTINE_RUNNING);
-    request_end(self);
+    pl_request_end(self);
 }
 
 static void on_writable(void *arg)
@@ -260,19 +257,6 @@ static void on_writable(void *arg)
 
 static const struct pl_exchange_ops exchange_ops = {.on_gone = on_gone, .on_writable = on_writable};
 
-/* Pushes entry(pointer) onto the new thread: neither can fail for want of memory. */
-static int start_policy(struct pl_request *self)
-{
-    if (pl_coroutine_open(&self->coroutine) != PL_OK)
-        return PL_ERR_LIMIT;
-    lua_State *L = self->coroutine.thread;
-    lua_rawgeti(L, LUA_REGISTRYINDEX, self->generation->entry_ref);
-    lua_pushlightuserdata(L, self);
-    return PL_OK;
-}
-
-static void run_policy(struct pl_request *self, int arg_count);
-
 void pl_request_begin(struct pl_exchange *exchange, void *runtime)
 {
     struct pl_request *self = request_new(runtime);
@@ -284,84 +268,12 @@ void pl_request_begin(struct pl_exchange *exchange, void *runtime)
                         "The path has '.' or '..' segments.");
     } else if (read_body(self, error, sizeof(error)) != PL_OK) {
         pl_request_fail(self, 400, "invalid_request_error", "invalid_body", error);
-    } else if (start_policy(self) != PL_OK) {
-        pl_request_fail(self, 500, "server_error", "out_of_memory",
-                        "The policy engine is out of memory.");
     } else {
         pl_exchange_set_ops(exchange, &exchange_ops, self);
-        run_policy(self, 1);
+        pl_request_run_policy(self);
         return;
     }
-    request_end(self);
-}
-
-/* ---- the policy ---------------------------------------------------------------------------- */
-
-/* Once per request; a deadline that has passed fails every wait, and is not the policy's fault. */
-static void charge(struct pl_request *self, enum pl_policy_fault fault)
-{
-    if (self->policy_fault != PL_POLICY_FAULT_NONE || self->past_deadline)
-        return;
-    self->policy_fault = fault;
-    pl_generation_charge(self->generation, fault, self->coroutine.error);
-}
-
-static enum pl_policy_fault fault_of(const struct pl_request *self, enum pl_coroutine_result result)
-{
-    if (result == PL_COROUTINE_OVERRUN)
-        return PL_POLICY_FAULT_CPU_BURST;
-    if (result == PL_COROUTINE_FAILED)
-        return self->generation->vm->starved ? PL_POLICY_FAULT_MEMORY : PL_POLICY_FAULT_ERROR;
-    return result == PL_COROUTINE_WAITS ? PL_POLICY_FAULT_ERROR : PL_POLICY_FAULT_NO_ANSWER;
-}
-
-static void answer_for_policy_error(struct pl_request *self)
-{
-    pl_log(PL_LOG_ERROR, "request %s: policy failed: %s", self->id, self->coroutine.error);
-    if (!self->exchange)
-        return;
-    if (self->committed)
-        pl_request_abort(self, false);
-    else if (self->past_deadline)
-        pl_request_fail(self, 504, "timeout_error", "timeout_deadline",
-                        "The request's deadline passed before there was an answer.");
-    else
-        pl_request_fail(self, 500, "server_error", "policy_error",
-                        "The gateway's policy failed while it handled this request.");
-}
-
-static void policy_ended(struct pl_request *self, enum pl_coroutine_result result)
-{
-    if (result == PL_COROUTINE_WAITS && self->wait != PL_WAIT_NONE)
-        return;
-    if (result == PL_COROUTINE_WAITS)
-        snprintf(self->coroutine.error, sizeof(self->coroutine.error), "yielded by itself");
-    if (result == PL_COROUTINE_DONE && self->exchange)
-        snprintf(self->coroutine.error, sizeof(self->coroutine.error),
-                 "it returned without an answer");
-    if (result != PL_COROUTINE_DONE || self->exchange) {
-        charge(self, fault_of(self, result));
-        answer_for_policy_error(self);
-    }
-    request_end(self);
-}
-
-static void run_policy(struct pl_request *self, int arg_count)
-{
-    struct pl_runtime *runtime = self->runtime;
-    assert(!runtime->running);
-    runtime->running = self;
-    enum pl_coroutine_result result = pl_coroutine_resume(&self->coroutine, arg_count);
-    runtime->running = NULL;
-    policy_ended(self, result);
-}
-
-void pl_request_wake(struct pl_request *self, enum pl_wait wait)
-{
-    if (self->wait != wait || self->coroutine.state != PL_COROUTINE_WAITING)
-        return;
-    self->wait = PL_WAIT_NONE;
-    run_policy(self, 0);
+    pl_request_end(self);
 }
 
 /* ---- time ---------------------------------------------------------------------------------- */
@@ -385,6 +297,11 @@ uint64_t pl_request_remaining_ms(const struct pl_request *self)
 void pl_request_arm_timer(struct pl_request *self, uint64_t duration_ms)
 {
     pl_timer_start_ms(&self->wait_timer, duration_ms);
+}
+
+void pl_request_stop_timer(struct pl_request *self)
+{
+    pl_timer_stop(&self->wait_timer);
 }
 
 static void on_wait_timer(void *arg)
@@ -431,6 +348,23 @@ static void on_deadline(void *arg)
 
 /* ---- edits --------------------------------------------------------------------------------- */
 
+static size_t edit_bytes(const struct pl_request_edit *edit)
+{
+    return strlen(edit->key) + (edit->value ? strlen(edit->value) : 0);
+}
+
+/* They are kept outside of the VM, whose limit does not know of them. */
+static bool edit_fits(const struct pl_request *self, const struct pl_request_edit *replaced,
+                      size_t bytes)
+{
+    size_t sum_bytes = bytes;
+    for (size_t i = 0; i < self->edit_count; i++) {
+        if (&self->edits[i] != replaced)
+            sum_bytes += edit_bytes(&self->edits[i]);
+    }
+    return sum_bytes <= PL_REQUEST_EDITS_MAX_BYTES;
+}
+
 int pl_request_edit(struct pl_request *self, const char *key, const char *value_json)
 {
     struct pl_request_edit *edit = NULL;
@@ -438,6 +372,8 @@ int pl_request_edit(struct pl_request *self, const char *key, const char *value_
         if (strcmp(self->edits[i].key, key) == 0)
             edit = &self->edits[i];
     }
+    if (!edit_fits(self, edit, strlen(key) + (value_json ? strlen(value_json) : 0)))
+        return PL_ERR_SYSTEM;
     if (!edit) {
         if (self->edit_count == PL_REQUEST_EDITS_MAX)
             return PL_ERR_LIMIT;
@@ -449,6 +385,15 @@ int pl_request_edit(struct pl_request *self, const char *key, const char *value_
     free(edit->value);
     edit->value = value_json ? pl_xstrdup(value_json) : NULL;
     return PL_OK;
+}
+
+void pl_request_drop_edits(struct pl_request *self)
+{
+    for (size_t i = 0; i < self->edit_count; i++) {
+        free(self->edits[i].key);
+        free(self->edits[i].value);
+    }
+    self->edit_count = 0;
 }
 
 /* ---- end ----------------------------------------------------------------------------------- */
@@ -465,7 +410,7 @@ static void count_end(const struct pl_request *self)
 }
 
 /* Releases everything and recycles the record. The exchange has been answered or is gone. */
-static void request_end(struct pl_request *self)
+void pl_request_end(struct pl_request *self)
 {
     struct pl_runtime *runtime = self->runtime;
     struct pl_gauge *gauge = self->generation->topology->gauge;
@@ -481,22 +426,22 @@ static void request_end(struct pl_request *self)
     pl_timer_stop(&self->deadline_timer);
     pl_timer_stop(&self->wait_timer);
     pl_coroutine_close(&self->coroutine);
-    for (size_t i = 0; i < self->edit_count; i++) {
-        free(self->edits[i].key);
-        free(self->edits[i].value);
-    }
+    pl_request_drop_edits(self);
     free(self->model);
     free(self->route);
     self->model = self->route = NULL;
-    self->model_len = self->edit_count = self->trail_count = 0;
+    self->model_len = self->trail_count = 0;
+    self->policy = NULL;
     self->model_field = (struct pl_multipart_field){0};
     self->stream = self->committed = self->paused = self->client_gone = false;
     self->past_deadline = self->broken = self->floor = self->first_token = false;
+    self->refuses_floor = false;
+    self->log_line_count = 0;
     self->policy_fault = PL_POLICY_FAULT_NONE;
     self->give_up_code[0] = '\0';
     self->give_up_retry_ms = 0;
     self->wait = PL_WAIT_NONE;
-    self->deadline_ms = 0;
+    self->deadline_ms = self->route_deadline_ms = 0;
     self->status = 0;
     self->body = PL_STR("");
     self->serial++;

@@ -6,7 +6,8 @@
  * attempt. Records are recycled, never given back while the runtime lives, and carry a serial
  * number, so that what Lua still holds of an ended request is recognised as such.
  *
- *   request.c  life: begin, wake the policy, deadline, client gone, end
+ *   request.c  life: begin, deadline, client gone, edits, end
+ *   request_policy.c  its policy: run, wake, and the floor policy when it fails
  *   admit.c    a place at a target, and what its health learns
  *   forward.c  the upstream's request
  *   send.c     one try: the upstream's request, and what its answer does before the commit
@@ -34,6 +35,7 @@
 #define PL_COLLECT_MAX_BYTES (1024 * 1024)
 #define PL_EVENT_MAX_BYTES   (1024 * 1024)
 #define PL_REQUEST_EDITS_MAX 64
+#define PL_REQUEST_EDITS_MAX_BYTES (16u * 1024 * 1024)
 
 /** What the policy of a request waits for. */
 enum pl_wait {
@@ -106,7 +108,8 @@ struct pl_request {
     struct pl_coroutine coroutine;
     enum pl_wait wait;
     char id[PL_REQUEST_ID_MAX + 1];
-    char *route; /* for the log */
+    char *route;        /* for the log */
+    const char *policy; /* its name, a string of the VM; NULL before there is a route */
 
     enum pl_body_kind body_kind;
     struct pl_str body;
@@ -134,6 +137,7 @@ struct pl_request {
     size_t trail_count, trail_cap;
 
     uint64_t start_ms, deadline_ms; /* deadline_ms 0: none */
+    uint64_t route_deadline_ms;     /* as the route says, from the start on; 0: no route yet */
     struct pl_timer deadline_timer, wait_timer;
     bool committed; /* a head has gone to the client */
     bool paused;    /* the attempt waits for the client to read */
@@ -146,6 +150,10 @@ struct pl_request {
     bool floor;                /* the floor policy serves it */
     bool first_token;          /* the first token of a good answer has gone to the client */
     enum pl_policy_fault policy_fault; /* the first that its policy did, or NONE */
+    uint32_t fault_ms;                 /* how long after the request's start that was */
+    size_t fault_trail_index;          /* and after how many tries */
+    bool refuses_floor;                /* on_policy_error = "fail" */
+    uint32_t log_line_count;           /* by its policy */
 
     TAILQ_ENTRY(pl_request) link; /* in runtime->active, or runtime->spare */
 };
@@ -182,12 +190,25 @@ void pl_request_begin(struct pl_exchange *exchange, void *runtime);
 void pl_request_set_deadline(struct pl_request *self, uint64_t duration_ms);
 /** Milliseconds left; UINT64_MAX without a deadline. */
 uint64_t pl_request_remaining_ms(const struct pl_request *self);
-/** Goes on with the policy, if it waits for `wait`. The request may be gone afterwards. */
-void pl_request_wake(struct pl_request *self, enum pl_wait wait);
 /** Arms the timer that PL_WAIT_TIMER and the gate use. */
 void pl_request_arm_timer(struct pl_request *self, uint64_t duration_ms);
-/** Adds, replaces or (value NULL) removes a top-level member of the body sent upstream. */
+void pl_request_stop_timer(struct pl_request *self);
+/**
+ * Adds, replaces or (value NULL) removes a top-level member of the body sent upstream. PL_ERR_LIMIT:
+ * there are PL_REQUEST_EDITS_MAX; PL_ERR_SYSTEM: they would be too long together.
+ */
 PL_NODISCARD int pl_request_edit(struct pl_request *self, const char *key, const char *value_json);
+/** Forgets all of them: the client's own body goes out. */
+void pl_request_drop_edits(struct pl_request *self);
+/** Releases everything and recycles the record. The exchange has been answered or is gone. */
+void pl_request_end(struct pl_request *self);
+
+/* ---- request_policy.c ---- */
+
+/** Runs the policy of a request that has just begun. The request may be gone afterwards. */
+void pl_request_run_policy(struct pl_request *self);
+/** Goes on with the policy, if it waits for `wait`. The request may be gone afterwards. */
+void pl_request_wake(struct pl_request *self, enum pl_wait wait);
 
 /* ---- admit.c ---- */
 
@@ -207,6 +228,8 @@ void pl_request_leave(struct pl_request *self);
 PL_NODISCARD bool pl_request_enter_queue(struct pl_request *self, const struct pl_target *target,
                                          uint32_t max_count);
 void pl_request_leave_queue(struct pl_request *self);
+/** Gives back its place in the retry budget, if it has one. */
+void pl_request_leave_retries(struct pl_request *self);
 /** The try's outcome, once: a status, or a failure. */
 void pl_request_report_status(struct pl_request *self, int status, uint32_t first_token_ms);
 void pl_request_report_failure(struct pl_request *self, enum pl_failure failure);

@@ -68,6 +68,7 @@ struct pl_topology {
     struct pl_target *targets;
     size_t target_count;
     bool response_headers;    /* x-perilune-* on answers */
+    uint32_t log_line_count;  /* that a policy may write per request */
     struct pl_health *health; /* shared by all workers and, as the gauge, by the admin listener */
     struct pl_gauge *gauge;
 };

@@ -44,6 +44,7 @@ struct pl_vm {
     enum pl_overrun overrun;           /* the running burst was stopped by that budget */
     char overrun_at[128];              /* "file:line" where that happened */
     bool starved;                      /* memory has run out since the last full collection */
+    uint32_t log_line_count;           /* written while no request runs */
     void *user;                        /* the owner's; see pl_vm_of */
 };
 

@@ -68,7 +68,7 @@ static struct event_base *make_base(void)
 static int init_script(struct pl_worker *self, char *error, size_t error_size)
 {
     struct pl_generation *generation =
-        pl_generation_new(&pl_config_vm_limits, &self->config->topology);
+        pl_generation_new(&self->config->vm_limits, &self->config->topology);
     if (!generation) {
         snprintf(error, error_size, "the script engine does not fit its memory");
         return PL_ERR_SYSTEM;
@@ -79,9 +79,9 @@ static int init_script(struct pl_worker *self, char *error, size_t error_size)
     self->runtime.current = generation;
     pl_generation_open(generation, &self->runtime, self->base, self->resolver);
     vm->limits.burst_us = LOAD_BURST_US;
+    vm->limits.request_us = 0;
     int rc = pl_vm_call(vm, load_entry, self, error, error_size);
-    if (!self->config->is_simulator) /* our own code, which may have large bodies to count */
-        vm->limits.burst_us = pl_config_vm_limits.burst_us;
+    vm->limits = self->config->vm_limits;
     return rc;
 }
 

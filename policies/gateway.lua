@@ -61,6 +61,18 @@ return {
     --write_stall = "30s",       -- 10ms to 1h; a client that takes nothing of what waits for it
   },
 
+  -- What policies may use up; beyond that, on_policy_error says what becomes of the request. See
+  -- README.md.
+  budgets = {
+    --burst = "50ms",            -- 1ms to 10s; CPU without a pause; not more than request
+    --request = "500ms",         -- 1ms to 1m; CPU of one request, all its bursts together
+    --memory = "256MiB",         -- 8MiB to 1GiB; all policies of a worker together
+    --log_lines = 100,           -- 0 to 10000; lines in the log per request
+  },
+  -- When a policy fails before anything was sent to the client: serve the request by priority and
+  -- weight, without the policy, or answer 500.
+  --on_policy_error = "floor",   -- floor, fail
+
   -- Providers -------------------------------------------------------------------------------------
 
   -- Who can answer: 1 to 256, each under a name of letters, digits, "-", "_" and ".".
@@ -270,6 +282,8 @@ return {
 
       -- The file NAME.lua beside this one that decides. The default needs no mention.
       --policy = "fallback",
+      -- What to do when it fails; default: as above.
+      --on_policy_error = "fail",            -- floor, fail
 
       -- How a target is chosen among those of one priority:
       --   weighted         at random, by weight

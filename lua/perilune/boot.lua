@@ -10,7 +10,9 @@ local duration = require "perilune.duration"
 local errors = require "perilune.errors"
 local gateway = require "perilune.gateway"
 local health = require "perilune.health"
+local modules = require "perilune.modules"
 local native = require "perilune.native"
+local sandbox = require "perilune.sandbox"
 
 local boot = {}
 
@@ -166,7 +168,7 @@ end
 
 --- Runs a policy's file. What it raises begins with the file's name, by itself or by us.
 local function load_policy(file, source)
-  local ok, policy = pcall(native.load_policy(source, file))
+  local ok, policy = pcall(native.run_file, native.load_policy(source, file))
   if ok and type(policy) == "function" then return policy end
   if ok then
     error(("%s: must return a function(req, route), got %s"):format(file, type(policy)), 0)
@@ -178,6 +180,10 @@ end
 
 local function load_policies(loaded, sources)
   local policies = {}
+  sandbox.set_require(modules.new {
+    sources = sources, load = native.load_policy, run = native.run_file, burst = native.burst,
+    public = function() return require("perilune") end,
+  })
   for _, name in ipairs(config.policies(loaded)) do
     local file = name .. ".lua"
     if not sources[file] then raise_missing(name, file, loaded, sources) end
@@ -196,11 +202,12 @@ function boot.check(sources, helpers)
   return loaded
 end
 
---- What runs for each request: C passes the request as a pointer.
+--- What runs for each request: C passes the request as a pointer, and whether its policy has
+-- failed and the floor policy is to serve it.
 local function entry(handle)
   local wrap = native.wrap
-  return function(pointer)
-    return handle(wrap(pointer))
+  return function(pointer, serves_floor)
+    return handle(wrap(pointer), serves_floor)
   end
 end
 
@@ -213,6 +220,7 @@ function boot.gateway(sources, helpers)
     config = loaded,
     policies = load_policies(loaded, sources),
     targets = targets,
+    candidates = require("perilune").candidates,
     now_wall_ms = native.now_wall_ms,
   }
   if not handle then error(CONFIG_FILE .. ": " .. problem, 0) end

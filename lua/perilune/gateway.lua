@@ -3,11 +3,12 @@
 -- Answers GET /v1/models from the configuration, refuses what no route serves, and hands the rest
 -- to the route's policy. The C core has checked the request and its JSON, has filled `req.model`
 -- and `req.stream`, and enforces the deadline that is set here. An error in a policy is not caught:
--- the core ends the request and counts it.
+-- the core counts it, and calls again for the floor policy if nothing has gone to the client.
 --
 -- What is built here once (routes, answers) is shared by all requests and read-only.
 
 local errors = require "perilune.errors"
+local floor = require "perilune.floor"
 local frozen = require "perilune.frozen"
 local retry = require "perilune.retry"
 local route = require "perilune.route"
@@ -93,6 +94,12 @@ local function refuse_unrouted(req)
   return answer(req, 404, errors.unknown_url(req.method, req.path))
 end
 
+--- The policy could not even begin, and its route wants no other.
+local function refuse_policy(req)
+  return answer(req, 500, errors.body(500, "policy_error",
+    "The gateway's policy failed while it handled this request."))
+end
+
 -- ---- routes --------------------------------------------------------------------------------
 
 local function copy(list)
@@ -125,7 +132,7 @@ local function any_reads_headers(routes)
   return false
 end
 
---- What is needed of each route: { name, deadline_ms, object, policy }, in order.
+--- What is needed of each route, in order.
 local function make_served(deps)
   local served = {}
   for position, entry in ipairs(deps.config.routes) do
@@ -136,7 +143,8 @@ local function make_served(deps)
         ("route \"%s\": there is no policy \"%s\""):format(entry.name, object.policy)
     end
     served[position] = { name = entry.name, deadline_ms = entry.deadline_ms, object = object,
-      policy = policy }
+      policy = policy, policy_name = object.policy, floor = floor.new(object, deps.candidates),
+      refuses_floor = entry.on_policy_error == "fail" }
   end
   return served
 end
@@ -147,9 +155,11 @@ end
 --  * config: the normalised configuration
 --  * targets: target objects by their index in config.targets
 --  * policies: name -> function(req, route)
+--  * candidates(route): as policies have it, for the floor policy
 --  * now_wall_ms(): for the `created` of models
 --
--- @treturn[1] function handle(req), which may yield
+-- @treturn[1] function handle(req, serves_floor), which may yield; serves_floor: the request's policy
+-- has failed, the floor policy is to serve it
 -- @treturn[2] nil
 -- @treturn[2] string "unknown_policy"
 -- @treturn[2] string which route names which
@@ -160,7 +170,7 @@ function gateway.new(deps)
   local reads_headers = any_reads_headers(deps.config.routes)
   local models = make_models(deps.config, deps.now_wall_ms())
 
-  return function(req)
+  return function(req, serves_floor)
     local method, path = req.method, req.path
     if path:sub(1, #PREFIX) ~= PREFIX then
       return answer(req, 404, errors.unknown_url(method, path))
@@ -174,9 +184,12 @@ function gateway.new(deps)
     local index = route.match(matcher, req.model, path, method, headers)
     if not index then return refuse_unrouted(req) end
     local chosen = served[index]
-    req:set_route(chosen.name)
+    if serves_floor and req.route then return chosen.floor(req) end
+    req:set_route(chosen.name, chosen.policy_name, chosen.refuses_floor)
     req:set_deadline_ms(chosen.deadline_ms)
-    return chosen.policy(req, chosen.object)
+    if not serves_floor then return chosen.policy(req, chosen.object) end
+    if chosen.refuses_floor then return refuse_policy(req) end
+    return chosen.floor(req)
   end
 end
 

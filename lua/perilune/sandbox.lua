@@ -2,7 +2,7 @@
 --
 -- A policy's globals are one read-only table of its own. It has no `load`, `xpcall`, `coroutine`,
 -- `collectgarbage`, raw access or library to reach files, processes or other requests with, and
--- assigning a global is an error that names it. `require` knows the public module `perilune` alone.
+-- assigning a global is an error that names it. What `require` gives, perilune.modules says.
 
 local sandbox = {}
 
@@ -34,7 +34,7 @@ local function copy_library(name, library)
   return read_only(copy, "library field")
 end
 
-local function policy_require(name)
+local function public_only(name)
   if name ~= "perilune" then
     error(("module '%s' is not available to policies (only 'perilune')"):format(tostring(name)), 2)
   end
@@ -42,12 +42,23 @@ local function policy_require(name)
 end
 
 local shared
+local given_require = public_only
+
+local function policy_require(name)
+  return given_require(name)
+end
 
 local function build()
   local content = { _VERSION = _VERSION, require = policy_require }
   for _, name in ipairs(FUNCTIONS) do content[name] = _G[name] end
   for name, library in pairs(LIBRARIES) do content[name] = copy_library(name, library) end
   return content
+end
+
+--- What `require` does in all environments of this VM from now on.
+-- @tparam function require see perilune.modules
+function sandbox.set_require(require)
+  given_require = require
 end
 
 --- An environment for one policy file: read-only, shared content, its own identity.

@@ -24,6 +24,13 @@ local LIMITS = section {
   { "write_stall", span("10ms", "1h", "30s") },
 }
 
+local BUDGETS = section {
+  { "burst", span("1ms", "10s", "50ms") },
+  { "request", span("1ms", "1m", "500ms") },
+  { "memory", bytes("8MiB", "1GiB", "256MiB") },
+  { "log_lines", integer(0, 10000, 100) },
+}
+
 return types.record {
   { "listen", section {
     { "address", { kind = "text", read = url.address, default = "127.0.0.1:8080" } },
@@ -41,6 +48,8 @@ return types.record {
   { "log_level", types.choice({ "error", "warn", "info", "debug" }, "info") },
   { "response_headers", types.boolean(true) },
   { "limits", LIMITS },
+  { "budgets", BUDGETS },
+  { "on_policy_error", types.choice({ "floor", "fail" }, "floor") },
   { "providers", with(map(provider_name, provider, 1, 256), { required = true }) },
   { "routes", with(list(route, 1, 1024), { required = true }) },
 }

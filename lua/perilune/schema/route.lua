@@ -125,6 +125,7 @@ return types.record {
   { "match", MATCH },
   { "targets", with(list(target, 1, 64), { required = true }) },
   { "policy", with(POLICY, { default = "fallback" }) },
+  { "on_policy_error", types.choice { "floor", "fail" } },
   { "balance", BALANCE },
   { "panic", types.choice({ "use", "fail" }, "use") },
   { "max_ejection_percent", types.percent(100) },

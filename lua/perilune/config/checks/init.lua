@@ -44,6 +44,13 @@ local function check_limits(checked, report)
   end
 end
 
+local function check_budgets(checked, report)
+  local budgets = checked.budgets or NONE
+  if budgets.burst and budgets.request and budgets.burst > budgets.request then
+    report(at(at(ROOT, "budgets"), "burst"), "must not be more than budgets.request")
+  end
+end
+
 --- The providers' names as the operator wrote them, so that a broken one is not unknown as well.
 local function provider_names(value)
   local names, is_known = {}, {}
@@ -65,6 +72,7 @@ function checks.run(checked, value, report)
   check_listeners(checked, report)
   check_admin(checked, value, report)
   check_limits(checked, report)
+  check_budgets(checked, report)
   for _, entry in ipairs(sorted.pairs(checked.providers or NONE)) do
     providers.check(entry[2], value, at(at(ROOT, "providers"), entry[1]), report)
   end

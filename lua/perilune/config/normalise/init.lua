@@ -18,13 +18,20 @@ local function limits_of(limits)
   }
 end
 
+local function budgets_of(budgets)
+  return {
+    burst_ms = budgets.burst, request_ms = budgets.request, memory_bytes = budgets.memory,
+    log_line_count = budgets.log_lines,
+  }
+end
+
 --- Normalise a configuration in which nothing was refused.
 -- @tparam table checked what the schema's check gave
 -- @treturn table
 function normalise.run(checked)
   local listen, admin, tls = checked.listen, checked.admin, checked.listen.tls or NONE
   local provider_list, by_name = providers.all(checked.providers)
-  local route_list, targets = routes.all(checked.routes, by_name)
+  local route_list, targets = routes.all(checked.routes, by_name, checked)
   return {
     listen = {
       address = listen.address.address, port = listen.address.port,
@@ -33,6 +40,7 @@ function normalise.run(checked)
     admin = { address = admin.address.address, port = admin.address.port, token = admin.token },
     workers = checked.workers, drain_ms = checked.drain, log_level = checked.log_level,
     response_headers = checked.response_headers, limits = limits_of(checked.limits),
+    budgets = budgets_of(checked.budgets),
     providers = provider_list, targets = targets, routes = route_list,
   }
 end

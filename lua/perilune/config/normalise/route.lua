@@ -86,9 +86,10 @@ local function response_of(response)
   }
 end
 
-local function normalise_route(entry, name)
+local function normalise_route(entry, name, defaults)
   return {
     name = name, match = entry.match, policy = entry.policy, targets = {},
+    on_policy_error = entry.on_policy_error or defaults.on_policy_error,
     balance = balance_of(entry.balance), panic = entry.panic,
     max_ejection_ratio = entry.max_ejection_percent / 100,
     retry = retry_of(entry.retry), deadline_ms = entry.deadline,
@@ -99,13 +100,14 @@ end
 --- Normalise all routes.
 -- @tparam {table,...} routes checked
 -- @tparam table by_name provider's name -> { index, timeouts }
+-- @tparam table defaults what holds for routes that do not say otherwise: on_policy_error
 -- @treturn {table,...} routes; their `targets` are indices into
 -- @treturn {table,...} the targets of all routes, in order
-function route.all(routes, by_name)
+function route.all(routes, by_name, defaults)
   local result, targets = {}, {}
   local names = names_of(routes)
   for position, entry in ipairs(routes) do
-    local normalised = normalise_route(entry, names[position])
+    local normalised = normalise_route(entry, names[position], defaults)
     for _, target in ipairs(entry.targets) do
       table.insert(targets, normalise_target(target, by_name[target.provider]))
       table.insert(normalised.targets, #targets)
