@@ -143,18 +143,11 @@ static int get_environment(lua_State *L)
 
 static int native_open(lua_State *L)
 {
-    static const luaL_Reg functions[] = {{"now_ms", now_ms},
-                                         {"getenv", get_environment},
-                                         {"now_wall_ms", now_wall_ms},
-                                         {"random", random_number},
-                                         {"log", log_text},
-                                         {"json_validate", json_validate},
-                                         {"load_policy", load_policy},
-                                         {"run_file", run_file},
-                                         {"burst", burst},
-                                         {"targets", targets},
-                                         {"json_fits", json_fits},
-                                         {NULL, NULL}};
+    static const luaL_Reg functions[] = {
+        {"now_ms", now_ms},           {"getenv", get_environment}, {"now_wall_ms", now_wall_ms},
+        {"random", random_number},    {"log", log_text},           {"json_validate", json_validate},
+        {"load_policy", load_policy}, {"run_file", run_file},      {"burst", burst},
+        {"targets", targets},         {"json_fits", json_fits},    {NULL, NULL}};
     lua_newtable(L);
     luaL_register(L, NULL, functions);
     pl_bind_target(L);

@@ -56,11 +56,13 @@ static bool is_lua_file(const char *name)
     return name[0] != '.' && len > 4 && strcmp(name + len - 4, ".lua") == 0;
 }
 
-/* Folders whose files can be required: no dots, so that what Kubernetes keeps beside the links to it
+/* Folders whose files can be required: no dots, so that what Kubernetes keeps beside the links to
+ * it
  * (..data) is left out. */
 static bool is_module_folder(const char *name, size_t depth)
 {
-    static const char allowed[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-";
+    static const char allowed[] =
+        "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-";
     return name[strspn(name, allowed)] == '\0' && depth < PL_CONFIG_MAX_DEPTH &&
            !(depth == 0 && strcmp(name, "spec") == 0);
 }
@@ -164,7 +166,8 @@ static int read_folder(struct walk *self, const char *prefix, size_t depth)
     struct dirent **entries = NULL;
     char *path = pl_config_format("%s/%s", self->config->directory, prefix);
     int rc = PL_OK;
-    int count = depth == 0 || enter_folder(self, path) ? scandir(path, &entries, NULL, alphasort) : 0;
+    int count =
+        depth == 0 || enter_folder(self, path) ? scandir(path, &entries, NULL, alphasort) : 0;
     if (count < 0 && (depth == 0 || errno != EACCES))
         rc = fail_walk(self, depth == 0 ? self->config->directory : prefix,
                        pl_xstrdup(strerror(errno)));

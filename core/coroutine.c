@@ -91,8 +91,8 @@ static void drop(struct pl_coroutine *self)
     self->waits_for = NULL;
 }
 
-/* Where the thread stood when it failed: its stack is still there, though for a function that failed
- * by itself, and not in one that it called, the line is lost. "" when in no Lua function. */
+/* Where the thread stood when it failed: its stack is still there, though for a function that
+ * failed by itself, and not in one that it called, the line is lost. "" when in no Lua function. */
 static void find_place(lua_State *L, char *place, size_t size)
 {
     lua_Debug record;
@@ -100,9 +100,11 @@ static void find_place(lua_State *L, char *place, size_t size)
     for (int level = 0; lua_getstack(L, level, &record) && level < 16; level++) {
         if (!lua_getinfo(L, "Sl", &record) || *record.what == 'C')
             continue;
-        bool exact = record.currentline > 0;
-        snprintf(place, size, exact ? "%s:%d: " : "in the function at %s:%d: ", record.short_src,
-                 exact ? record.currentline : record.linedefined);
+        if (record.currentline > 0)
+            snprintf(place, size, "%s:%d: ", record.short_src, record.currentline);
+        else if (record.linedefined > 0)
+            snprintf(place, size, "%s:%d: in this function: ", record.short_src,
+                     record.linedefined);
         return;
     }
 }

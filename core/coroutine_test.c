@@ -222,8 +222,8 @@ static void test_failure(void **state)
     assert_fails(*state, "error('why', 0)", "why");
     assert_fails(*state, "error('one line\\nand another\\n', 0)", "one line");
     assert_fails(*state, "error('one line\\r\\nand another', 0)", "one line");
-    assert_fails(*state, "error({})", "(an error without a message)");
-    assert_fails(*state, "error()", "(an error without a message)");
+    assert_fails(*state, "error({})", "[string \"error({})\"]:1: (an error without a message)");
+    assert_fails(*state, "error()", "[string \"error()\"]:1: (an error without a message)");
     assert_fails(
         *state, "local t = nil return t.x",
         "[string \"local t = nil return t.x\"]:1: attempt to index local 't' (a nil value)");
@@ -264,6 +264,7 @@ static void test_endless_recursion(void **state)
 static void assert_overruns(struct pl_coroutine *coroutine, enum pl_coroutine_result result)
 {
     assert_int_equal(result, PL_COROUTINE_OVERRUN);
+    assert_int_equal(coroutine->failure, PL_COROUTINE_CPU_BURST);
     assert_non_null(strstr(coroutine->error, "]:1: used more than 20 ms of CPU without a pause"));
     assert_idle(coroutine);
     assert_false(coroutine->vm->overrun);
@@ -299,6 +300,65 @@ static void test_overrun_after_a_wait(void **state)
 }
 
 /** The budget is for each run between two waits, however many there are. */
+/** Bursts of half the burst budget each, until they are too much together. */
+static void test_overrun_of_all_bursts_together(void **state)
+{
+    struct pl_vm *vm = *state;
+    struct pl_coroutine coroutine, other;
+    int value = 0, resume_count = 0;
+    vm->limits.request_us = 4 * BURST_US;
+    enum pl_coroutine_result result =
+        start(&coroutine, vm, "while true do for i = 1, 2e5 do end wait((...), 0) end", &value);
+    while (result == PL_COROUTINE_WAITS && ++resume_count < 100000)
+        result = pl_coroutine_resume(&coroutine, 0);
+    assert_int_equal(result, PL_COROUTINE_OVERRUN);
+    assert_int_equal(coroutine.failure, PL_COROUTINE_CPU_REQUEST);
+    assert_non_null(strstr(coroutine.error, "]:1: used more than 80 ms of CPU in all"));
+    assert_in_range(coroutine.spent_us, 4 * BURST_US, 8 * BURST_US);
+    assert_true(resume_count > 4);
+    assert_usable(vm);
+    /* nobody else's account */
+    assert_int_equal(start(&other, vm, "for i = 1, 1e5 do end", &value), PL_COROUTINE_DONE);
+    assert_true(other.spent_us < BURST_US);
+}
+
+/** What never reaches the hook is not counted, whatever the number of bursts. */
+static void test_short_bursts_are_free(void **state)
+{
+    struct pl_vm *vm = *state;
+    struct pl_coroutine coroutine;
+    int value = 0;
+    vm->limits.request_us = 1000;
+    enum pl_coroutine_result result =
+        start(&coroutine, vm, "for i = 1, 100 do wait((...), 0) end", &value);
+    assert_int_equal(coroutine.spent_us, 0);
+    while (result == PL_COROUTINE_WAITS)
+        result = pl_coroutine_resume(&coroutine, 0);
+    assert_int_equal(result, PL_COROUTINE_DONE);
+    assert_int_equal(coroutine.spent_us, 0);
+}
+
+/** A full VM still runs what has the reserve. */
+static void test_reserve(void **state)
+{
+    struct pl_vm *vm = *state;
+    struct pl_coroutine holding, other;
+    int value = 0;
+    const char *holds = "local co, v = ... local t = {} "
+                        "pcall(function() for i = 1, 1e9 do t[i] = ('x'):rep(1000) .. i end end) "
+                        "wait(co, 0) write(v, #t)";
+    int function = make_function(vm, "local t = {} for i = 1, 10000 do t[i] = { i } end");
+    vm->limits.burst_us = 60 * 1000 * 1000;
+    assert_int_equal(start(&holding, vm, holds, &value), PL_COROUTINE_WAITS);
+    pl_coroutine_init(&other, vm);
+    other.has_reserve = true;
+    assert_int_equal(pl_coroutine_open(&other), PL_OK);
+    lua_rawgeti(other.thread, LUA_REGISTRYINDEX, function);
+    assert_int_equal(pl_coroutine_resume(&other, 0), PL_COROUTINE_DONE);
+    assert_int_equal(vm->reserve_bytes, 0);
+    pl_coroutine_close(&holding);
+}
+
 static void test_work_in_small_pieces_is_no_overrun(void **state)
 {
     struct pl_coroutine coroutine;
@@ -466,6 +526,7 @@ static void test_out_of_memory_inside(void **state)
     for (int i = 0; i < 3; i++) {
         assert_int_equal(start(&eating, vm, EAT, &value), PL_COROUTINE_FAILED);
         assert_string_equal(eating.error, "not enough memory");
+        assert_int_equal(eating.failure, PL_COROUTINE_MEMORY);
         assert_idle(&eating);
         assert_usable(vm);
         assert_true(vm->memory_used_bytes < MEMORY_BYTES / 4);
@@ -556,6 +617,9 @@ int main(void)
         TEST(test_failure_after_a_wait),
         TEST(test_endless_recursion),
         TEST(test_overrun),
+        TEST(test_overrun_of_all_bursts_together),
+        TEST(test_short_bursts_are_free),
+        TEST(test_reserve),
         TEST(test_overrun_after_a_wait),
         TEST(test_work_in_small_pieces_is_no_overrun),
         TEST(test_overrun_is_nobody_elses),

@@ -9,6 +9,7 @@
 #include "log.h"
 #include "probe.h"
 #include "testing.h"
+#include "watchdog.h"
 #include "worker.h"
 #include <event2/event.h>
 #include <pthread.h>
@@ -19,7 +20,10 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
-#define WORKERS_MAX 256 /* as in perilune.schema */
+#define WORKERS_MAX       256 /* as in perilune.schema */
+#define WATCH_INTERVAL_MS 100
+#define WATCH_BURSTS      20   /* so many times its budget is a stall */
+#define WATCH_MIN_MS      1000 /* but not less: a busy machine may well take a while */
 
 enum exit_status { EXIT_OK = 0, EXIT_FAILED = 1, EXIT_USAGE = 2 };
 
@@ -61,6 +65,8 @@ struct process {
     struct pl_gauge *gauge;
     struct pl_resolver *resolver; /* of the active checks */
     struct pl_prober *prober;
+    struct pl_watchdog *watchdog;
+    struct event *watch_timer;
 };
 
 /* ---- serving ---- */
@@ -269,8 +275,35 @@ static int start_checks(struct process *self)
     return PL_OK;
 }
 
+static void on_watch_timer(evutil_socket_t fd, short what, void *arg)
+{
+    (void)fd;
+    (void)what;
+    struct process *self = arg;
+    pl_watchdog_look(self->watchdog, pl_now_ms());
+}
+
+static void start_watchdog(struct process *self)
+{
+    struct timeval interval = {0, WATCH_INTERVAL_MS * 1000};
+    uint32_t burst_ms = self->config->vm_limits.burst_us / 1000;
+    self->watchdog = pl_watchdog_new(PL_MAX(burst_ms * WATCH_BURSTS, (uint32_t)WATCH_MIN_MS));
+    for (int i = 0; i < self->worker_count; i++)
+        pl_watchdog_add(self->watchdog, pl_worker_watch(self->workers[i]));
+    self->watch_timer = event_new(self->base, -1, EV_PERSIST, on_watch_timer, self);
+    event_add(self->watch_timer, &interval);
+}
+
+static void stop_watchdog(struct process *self)
+{
+    if (self->watch_timer)
+        event_free(self->watch_timer);
+    pl_watchdog_free(self->watchdog);
+}
+
 static void process_deinit(struct process *self)
 {
+    stop_watchdog(self);
     free_workers(self);
     pl_prober_free(self->prober);
     if (self->resolver)
@@ -292,8 +325,10 @@ static int serve(struct pl_config *config)
     pl_log_set_level((enum pl_log_level)config->log_level);
     process_init(&process, config);
     if (start_admin(&process) == PL_OK && start_checks(&process) == PL_OK &&
-        start_workers(&process) == PL_OK)
+        start_workers(&process) == PL_OK) {
+        start_watchdog(&process);
         status = run_until_done(&process);
+    }
     process_deinit(&process);
     return status;
 }

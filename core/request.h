@@ -27,14 +27,15 @@
 #include "target.h"
 #include "timer.h"
 #include "transport.h"
+#include "watchdog.h"
 #include <sys/queue.h>
 
-#define PL_REQUEST_ID_MAX    128
-#define PL_TRAIL_MAX         64
-#define PL_HELD_MAX_BYTES    65536
-#define PL_COLLECT_MAX_BYTES (1024 * 1024)
-#define PL_EVENT_MAX_BYTES   (1024 * 1024)
-#define PL_REQUEST_EDITS_MAX 64
+#define PL_REQUEST_ID_MAX          128
+#define PL_TRAIL_MAX               64
+#define PL_HELD_MAX_BYTES          65536
+#define PL_COLLECT_MAX_BYTES       (1024 * 1024)
+#define PL_EVENT_MAX_BYTES         (1024 * 1024)
+#define PL_REQUEST_EDITS_MAX       64
 #define PL_REQUEST_EDITS_MAX_BYTES (16u * 1024 * 1024)
 
 /** What the policy of a request waits for. */
@@ -170,6 +171,7 @@ struct pl_runtime {
     size_t active_count;
     bool is_simulator;                /* bodies are its own to check, answers its own to label */
     struct pl_request *running;       /* whose policy runs right now */
+    struct pl_watch *watch;           /* where that is shown; NULL where nobody watches */
     struct pl_headers scratch;        /* of the answer being begun */
     struct pl_headers policy_headers; /* as a policy gives them */
 };
@@ -194,8 +196,8 @@ uint64_t pl_request_remaining_ms(const struct pl_request *self);
 void pl_request_arm_timer(struct pl_request *self, uint64_t duration_ms);
 void pl_request_stop_timer(struct pl_request *self);
 /**
- * Adds, replaces or (value NULL) removes a top-level member of the body sent upstream. PL_ERR_LIMIT:
- * there are PL_REQUEST_EDITS_MAX; PL_ERR_SYSTEM: they would be too long together.
+ * Adds, replaces or (value NULL) removes a top-level member of the body sent upstream.
+ * PL_ERR_LIMIT: there are PL_REQUEST_EDITS_MAX; PL_ERR_SYSTEM: they would be too long together.
  */
 PL_NODISCARD int pl_request_edit(struct pl_request *self, const char *key, const char *value_json);
 /** Forgets all of them: the client's own body goes out. */

@@ -4,9 +4,9 @@
  *
  * What the failed policy has done to the request is undone first: its try, its edits, its deadline,
  * its places in queues and in the retry budget. Tries that it has made stay in the trail and in the
- * health of their targets: nothing of their answers was seen by the client. The floor policy runs in
- * a coroutine of its own, with a CPU budget of its own, what is left of the route's deadline, and a
- * reserve of memory. When it fails, too, there is no third.
+ * health of their targets: nothing of their answers was seen by the client. The floor policy runs
+ * in a coroutine of its own, with a CPU budget of its own, what is left of the route's deadline,
+ * and a reserve of memory. When it fails, too, there is no third.
  *
  * Re-entry: running Lua may start, drop or answer anything; after it the request may be gone. So
  * every caller does that last and touches nothing afterwards.
@@ -158,7 +158,11 @@ static void run(struct pl_request *self, int arg_count)
     struct pl_runtime *runtime = self->runtime;
     assert(!runtime->running);
     runtime->running = self;
+    if (runtime->watch)
+        pl_watch_enter(runtime->watch, self->id);
     enum pl_coroutine_result result = pl_coroutine_resume(&self->coroutine, arg_count);
+    if (runtime->watch)
+        pl_watch_leave(runtime->watch);
     runtime->running = NULL;
     policy_ended(self, result);
 }

@@ -30,6 +30,7 @@ struct pl_worker {
     struct event_base *base;
     struct pl_resolver *resolver;
     struct pl_runtime runtime;
+    struct pl_watch watch;
     struct pl_server *server;
     int listen_fd, mail_fd;
     bool started;
@@ -76,6 +77,7 @@ static int init_script(struct pl_worker *self, char *error, size_t error_size)
     struct pl_vm *vm = generation->vm;
     pl_runtime_init(&self->runtime, self->base);
     self->runtime.is_simulator = self->config->is_simulator;
+    self->runtime.watch = &self->watch;
     self->runtime.current = generation;
     pl_generation_open(generation, &self->runtime, self->base, self->resolver);
     vm->limits.burst_us = LOAD_BURST_US;
@@ -157,6 +159,11 @@ void pl_worker_free(struct pl_worker *self)
         close(self->listen_fd);
     }
     free_loop(self);
+}
+
+const struct pl_watch *pl_worker_watch(const struct pl_worker *self)
+{
+    return &self->watch;
 }
 
 const char *pl_worker_banner(const struct pl_worker *self)

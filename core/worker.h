@@ -7,6 +7,7 @@
 
 #include "base.h"
 #include "config.h"
+#include "watchdog.h"
 
 enum pl_mail {
     PL_MAIL_DRAIN = 1, /* stop accepting, finish what is in flight, then end */
@@ -22,6 +23,8 @@ struct pl_worker;
 struct pl_worker *pl_worker_new(const struct pl_config *config, int listen_fd, char *error,
                                 size_t error_size);
 void pl_worker_start(struct pl_worker *self);
+/** What it shows of its policies' runs; lives as long as the worker. */
+const struct pl_watch *pl_worker_watch(const struct pl_worker *self);
 /** Any thread. */
 void pl_worker_mail(struct pl_worker *self, enum pl_mail mail);
 /** What the simulator says of itself; "" for the gateway. */

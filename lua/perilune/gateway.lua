@@ -115,7 +115,8 @@ local function make_route(entry, all_targets)
   for position, index in ipairs(entry.targets) do targets[position] = all_targets[index] end
   local fields = {
     name = entry.name, policy = entry.policy or DEFAULT_POLICY, deadline_ms = entry.deadline_ms,
-    retry = retry.new(entry.retry or {}), balance = entry.balance, panic = entry.panic,
+    retry = retry.new(entry.retry or {}), panic = entry.panic,
+    balance = entry.balance and frozen.view("perilune.route.balance", entry.balance),
     max_ejection_ratio = entry.max_ejection_ratio,
   }
   local function computed(_, key)
@@ -158,8 +159,8 @@ end
 --  * candidates(route): as policies have it, for the floor policy
 --  * now_wall_ms(): for the `created` of models
 --
--- @treturn[1] function handle(req, serves_floor), which may yield; serves_floor: the request's policy
--- has failed, the floor policy is to serve it
+-- @treturn[1] function handle(req, serves_floor), which may yield; serves_floor: its policy has
+-- failed, and the floor policy is to serve the request
 -- @treturn[2] nil
 -- @treturn[2] string "unknown_policy"
 -- @treturn[2] string which route names which

@@ -1,8 +1,8 @@
 --- `require` for policies: the public module, and the other files of the policies directory.
 --
--- `require "lib.tenants"` gives what lib/tenants.lua returns. A file runs once per generation, in an
--- environment as policies have it, when it is first asked for; it may require others, but not wait:
--- another request would find it half done. One that fails is run again by who asks next.
+-- `require "lib.tenants"` gives what lib/tenants.lua returns. A file runs once per generation, in
+-- an environment as policies have it, when it is first asked for; it may require others, but not
+-- wait: another request would find it half done. One that fails is run again by who asks next.
 --
 -- What a module returns is the module itself, not a copy: it is shared by all requests of a worker,
 -- as locals at the top of a policy's file are, and no better protected. A view that refuses writes
@@ -81,7 +81,9 @@ function modules.new(deps)
     local ok, value = pcall(function() return deps.run(deps.load(deps.sources[file], file)) end)
     for position = depth, #loading do loading[position] = nil end
     if not ok then error(name_problem(file, value), 0) end
-    if value == nil then error(file .. ": must return a value, as a module, and returns none", 0) end
+    if value == nil then
+      error(file .. ": must return a value, as a module, and returns none", 0)
+    end
     loaded[name] = value
     return value
   end

@@ -16,7 +16,7 @@ local LAYERS = {
   { name = "pure", files = { "json", "sse", "headers", "http1", "guard", "multipart",
     "health", "gauge", "metrics", "bundle", "usage", "figures", "charges", "trial", "strikes",
     "pattern" } },
-  { name = "base", files = { "base", "log" } },
+  { name = "base", files = { "base", "log", "watchdog" } },
 }
 
 local LUA = { "^lua", "^lauxlib%.h$" }

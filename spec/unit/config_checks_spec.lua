@@ -9,7 +9,7 @@ describe("config.load, refusing", function()
     check_refused {
       { "top", "liste = {},", '2: liste: unknown key: did you mean "listen"?' },
       { "top", "health = {},", "2: health: unknown key: known here: listen, admin, workers, drain, "
-        .. "log_level, response_headers, limits, providers, routes" },
+        .. "log_level, response_headers, limits, budgets, on_policy_error, providers, routes" },
       { "top", 'listen = { adress = "x" },',
         '2: listen.adress: unknown key: did you mean "address"?' },
       { "primary", "quota = {}", "4: providers.primary.quota: unknown key: known here: api, url, "
@@ -102,6 +102,20 @@ describe("config.load, refusing", function()
         .. '"64KiB" or a whole number of bytes, got 1.5' },
       { "top", 'limits = { request_line = "64KiB", head = "32KiB" },',
         "2: limits.request_line: must not be more than limits.head" },
+      { "top", 'budgets = { burst = "1s" },',
+        "2: budgets.burst: must not be more than budgets.request" },
+      { "top", 'budgets = { burst = "0ms" },',
+        '2: budgets.burst: must be a duration from 1ms to 10s, got "0ms"' },
+      { "top", "budgets = { request = 500 },",
+        '2: budgets.request: is ambiguous: write "500s" or "500ms"' },
+      { "top", 'budgets = { memory = "1MiB" },',
+        '2: budgets.memory: must be a size from 8MiB to 1GiB, got "1MiB"' },
+      { "top", "budgets = { log_lines = -1 },",
+        "2: budgets.log_lines: must be a whole number from 0 to 10000, got -1" },
+      { "top", 'on_policy_error = "flor",', '2: on_policy_error: must be "floor", "fail", got '
+        .. '"flor": did you mean "floor"?' },
+      { "route", "on_policy_error = false,",
+        '9: routes[1].on_policy_error: must be "floor", "fail", got false' },
     }
   end)
 

@@ -139,6 +139,7 @@ describe("config.load, normalising", function()
         connections = 10000, head_ms = 10000, body_idle_ms = 30000, keepalive_idle_ms = 75000,
         write_stall_ms = 30000,
       },
+      budgets = { burst_ms = 50, request_ms = 500, memory_bytes = 268435456, log_line_count = 100 },
       providers = { {
         name = "p", api = "openai", url = "http://127.0.0.1:8000/v1", host = "127.0.0.1",
         port = 8000, tls = false, path = "/v1", auth = "none", headers = {}, tls_verify = true,
@@ -161,6 +162,7 @@ describe("config.load, normalising", function()
       routes = { {
         name = "*", match = {}, targets = { 1 }, policy = "fallback", deadline_ms = 600000,
         balance = { by = "weighted" }, panic = "use", max_ejection_ratio = 1,
+        on_policy_error = "floor",
         retry = { attempts = 3, base_ms = 100, max_ms = 10000, floor_ms = 25 }, models = {},
       } },
     }, load([[return {
@@ -177,6 +179,8 @@ describe("config.load, normalising", function()
       limits = { request_line = 4096, head = "16KiB", header_count = 50, body = "1MiB",
         connections = 5, head_timeout = "1s", body_idle = "2s", keepalive_idle = "3s",
         write_stall = "4s" },
+      budgets = { burst = "5ms", request = "5ms", memory = "8MiB", log_lines = 0 },
+      on_policy_error = "fail",
       providers = {
         b = { api = "openai", url = "https://API.example.com:444/", auth = "passthrough",
               tls = { verify = false, ca = "ca.pem", server_name = "x.y" },
@@ -251,6 +255,7 @@ describe("config.load, normalising", function()
         floor_ms = 0, budget = { ratio = 0.125, min_count = 3 },
       },
       balance = { by = "p2c" }, panic = "fail", max_ejection_ratio = 0.125,
+      on_policy_error = "fail",
       response = {
         set = { { "X-S", "1" }, { "a", "" } }, add = { { "b", "2" } }, remove = { "server", "x-d" },
       },
