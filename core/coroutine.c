@@ -3,6 +3,7 @@
  * the registry, because making one costs more than a short policy does.
  */
 #include "coroutine.h"
+#include "vm_ticker.h"
 #include <assert.h>
 #include <lauxlib.h>
 #include <stdio.h>
@@ -144,7 +145,9 @@ enum pl_coroutine_result pl_coroutine_resume(struct pl_coroutine *self, int arg_
     vm->reserve_bytes = self->has_reserve ? PL_VM_RESERVE_BYTES : 0;
     self->state = PL_COROUTINE_RUNNING;
     self->waits_for = NULL;
+    pl_vm_ticker_watch(vm);
     int status = lua_resume(self->thread, arg_count);
+    pl_vm_ticker_watch(NULL);
     self->spent_us += pl_vm_burst_us(vm);
     vm->reserve_bytes = 0;
     if (vm->overrun != PL_OVERRUN_NONE) {

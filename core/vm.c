@@ -8,6 +8,7 @@
 #include "bundle.h"
 #include "vm_string.h"
 #include "vm_table.h"
+#include "vm_ticker.h"
 #include <lauxlib.h>
 #include <luajit.h>
 #include <lualib.h>
@@ -111,9 +112,9 @@ static void on_count(lua_State *L, lua_Debug *record)
 {
     struct pl_vm *self = pl_vm_of(L);
     enum pl_overrun overrun = self->overrun;
-    bool for_work = self->check_soon;
-    if (for_work) {
-        self->check_soon = false;
+    bool for_work = self->check_soon && !self->tick;
+    if (self->check_soon || self->tick) {
+        self->check_soon = self->tick = false;
         lua_sethook(L, on_count, LUA_MASKCOUNT, HOOK_INSTRUCTION_COUNT);
     }
     if (overrun == PL_OVERRUN_NONE)
@@ -125,6 +126,12 @@ static void on_count(lua_State *L, lua_Debug *record)
     if (L == self->state)
         raise_overrun(self, L);
     lua_yield(L, 0);
+}
+
+void pl_vm_look_soon(struct pl_vm *self)
+{
+    self->tick = true;
+    lua_sethook(self->state, on_count, LUA_MASKCOUNT, 1);
 }
 
 /* The innermost Lua function, since C functions have no lines; else what is called first. */
@@ -400,7 +407,10 @@ int pl_vm_call(struct pl_vm *self, void (*fn)(lua_State *L, void *arg), void *ar
     lua_State *L = self->state;
     self->spent_us = 0;
     pl_vm_begin_burst(self);
-    if (lua_cpcall(L, call_protected, &call) == 0)
+    pl_vm_ticker_watch(self);
+    int status = lua_cpcall(L, call_protected, &call);
+    pl_vm_ticker_watch(NULL);
+    if (status == 0)
         return PL_OK;
     const char *text = lua_type(L, -1) == LUA_TSTRING ? lua_tostring(L, -1) : "(no message)";
     snprintf(error, error_size, "%s", text);

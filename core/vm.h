@@ -36,6 +36,7 @@ struct pl_vm {
     uintptr_t stack_start;             /* where the C stack was when this burst began */
     size_t unchecked_bytes;            /* asked for since the clock was last looked at for it */
     bool check_soon;                   /* it has been enough to look at the clock at once */
+    volatile bool tick;                /* a signal wants the clock looked at, see vm_ticker.h */
     uint64_t work_start_us;            /* as burst_start_us, at the first such look */
     struct pl_pattern_budget patterns; /* steps left until the clock is looked at for them */
     uint64_t spent_us;                 /* by the running coroutine in its earlier bursts */
@@ -93,6 +94,8 @@ void pl_vm_begin_burst(struct pl_vm *self);
  */
 uint64_t pl_vm_burst_us(const struct pl_vm *self);
 
+/** Has the hook fire at the next instruction, to look at the clock. From signal handlers, too. */
+void pl_vm_look_soon(struct pl_vm *self);
 /**
  * For C code that computes for long where no hook fires: looks at the clock, and when the burst's
  * budget is used up marks the VM as overrun and raises an error. A policy that catches it is

@@ -9,6 +9,7 @@
 #include "bind.h"
 #include "log.h"
 #include "request.h"
+#include "vm_ticker.h"
 #include <errno.h>
 #include <event2/event.h>
 #include <lauxlib.h>
@@ -179,7 +180,10 @@ static void *run(void *arg)
     struct pl_worker *self = arg;
     self->server = pl_server_new(self->base, self->listen_fd, self->config->tls,
                                  &self->config->limits, &ops, &self->runtime);
+    if (pl_vm_ticker_start() != PL_OK)
+        pl_log(PL_LOG_WARN, "worker: no timer on the thread's CPU clock: %s", strerror(errno));
     event_base_loop(self->base, EVLOOP_NO_EXIT_ON_EMPTY);
+    pl_vm_ticker_stop();
     pl_runtime_end_all(&self->runtime);
     pl_server_free(self->server);
     free_script(self);
