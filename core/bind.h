@@ -40,6 +40,10 @@ void pl_bind_check_wait(lua_State *L, const struct pl_request *request);
 /** Reads a Lua table of headers (name = value) at `index` into `out`; raises on invalid ones. */
 void pl_bind_check_headers(lua_State *L, int index, struct pl_headers *out);
 
+/* ---- bind_json.c ---- */
+
+void pl_bind_json(lua_State *L);
+
 /* ---- bind_response.c ---- */
 
 void pl_bind_response(lua_State *L);

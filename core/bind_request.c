@@ -10,6 +10,8 @@
 #define REQUEST_CLASS "perilune.request"
 #define HEADERS_CLASS "perilune.request.headers"
 
+#define POLICY_HEADERS_MAX_BYTES (64 * 1024)
+
 struct box {
     struct pl_request *request;
     uint64_t serial;
@@ -255,6 +257,7 @@ static int relay_result(lua_State *L)
 
 void pl_bind_check_headers(lua_State *L, int index, struct pl_headers *out)
 {
+    size_t sum_bytes = 0;
     pl_headers_clear(out);
     if (lua_isnoneornil(L, index))
         return;
@@ -266,6 +269,9 @@ void pl_bind_check_headers(lua_State *L, int index, struct pl_headers *out)
             luaL_error(L, "headers must be a table of name = value, both strings");
         name.data = lua_tolstring(L, -2, &name.len);
         value.data = lua_tolstring(L, -1, &value.len);
+        sum_bytes += name.len + value.len + 4; /* ": " and the line's end */
+        if (sum_bytes > POLICY_HEADERS_MAX_BYTES)
+            luaL_error(L, "headers: more than %d KiB in all", POLICY_HEADERS_MAX_BYTES / 1024);
         if (pl_headers_add(out, name, value) != PL_OK)
             luaL_error(L, "the header '%s' has an invalid name or value", name.data);
         lua_pop(L, 1);

@@ -92,37 +92,41 @@ static void drop(struct pl_coroutine *self)
     self->waits_for = NULL;
 }
 
-/* Where the thread stood when it failed: its stack is still there, though for a function that
- * failed by itself, and not in one that it called, the line is lost. "" when in no Lua function. */
-static void find_place(lua_State *L, char *place, size_t size)
+/* Whether the text begins with a policy's file and line: "fallback.lua:12: ". */
+static bool has_place(const char *text)
+{
+    size_t len = strcspn(text, ": ");
+    return len > 4 && strncmp(text + len - 4, ".lua", 4) == 0 && text[len] == ':' &&
+           text[len + 1] >= '0' && text[len + 1] <= '9';
+}
+
+/* What a function fails at by itself, not in one that it calls, leaves no line behind: the
+ * function's own is better than none. */
+static void find_function(lua_State *L, char *out, size_t size)
 {
     lua_Debug record;
-    place[0] = '\0';
     for (int level = 0; lua_getstack(L, level, &record) && level < 16; level++) {
-        if (!lua_getinfo(L, "Sl", &record) || *record.what == 'C')
-            continue;
-        if (record.currentline > 0)
-            snprintf(place, size, "%s:%d: ", record.short_src, record.currentline);
-        else if (record.linedefined > 0)
-            snprintf(place, size, "%s:%d: in this function: ", record.short_src,
-                     record.linedefined);
-        return;
+        if (lua_getinfo(L, "S", &record) && *record.source == '@' && record.linedefined > 0) {
+            snprintf(out, size, "%s:%d: in this function", record.short_src, record.linedefined);
+            return;
+        }
     }
 }
 
-/* Messages of errors say where they were raised; only that of want of memory does not. */
+/* The thread's stack is still as it was when it failed. */
 static void take_error(struct pl_coroutine *self, int status)
 {
     const char *text = "(an error without a message)";
     char place[128] = "";
-    bool has_text = lua_gettop(self->thread) > 0 && lua_type(self->thread, -1) == LUA_TSTRING;
-    if (has_text)
+    if (lua_gettop(self->thread) > 0 && lua_type(self->thread, -1) == LUA_TSTRING)
         text = lua_tostring(self->thread, -1);
     bool is_memory = status == LUA_ERRMEM || strcmp(text, "not enough memory") == 0;
     self->failure = is_memory ? PL_COROUTINE_MEMORY : PL_COROUTINE_RAISED;
-    if (is_memory || !has_text)
-        find_place(self->thread, place, sizeof(place));
-    snprintf(self->error, sizeof(self->error), "%s%s", place, text);
+    if (!has_place(text))
+        pl_vm_find_place(self->thread, place, sizeof(place));
+    if (!has_place(text) && place[0] == '\0')
+        find_function(self->thread, place, sizeof(place));
+    snprintf(self->error, sizeof(self->error), "%s%s%s", place, place[0] ? ": " : "", text);
     self->error[strcspn(self->error, "\r\n")] = '\0';
 }
 

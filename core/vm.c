@@ -18,6 +18,7 @@
 
 #define HOOK_INSTRUCTION_COUNT 10000
 #define UNCHECKED_MAX_BYTES    (8 * 1024 * 1024)
+#define PLACE_LEVELS_MAX       64
 #define WORK_BURSTS            10 /* for work in C that takes memory: decoding a large body */
 
 static const char loaded_key, preload_key;
@@ -76,9 +77,23 @@ static enum pl_overrun find_overrun(const struct pl_vm *self, uint64_t *start_us
     uint64_t burst_us = cpu_us - *start_us;
     if (burst_us >= self->limits.burst_us * burst_count)
         return PL_OVERRUN_BURST;
-    if (self->limits.request_us > 0 && self->spent_us + burst_us >= self->limits.request_us)
+    if (self->limits.request_us > 0 &&
+        self->spent_us + self->ticked_us + burst_us >= self->limits.request_us)
         return PL_OVERRUN_REQUEST;
     return PL_OVERRUN_NONE;
+}
+
+/* Chunks of policies are named after their files, "@fallback.lua", those of the library "=". */
+void pl_vm_find_place(lua_State *L, char *out, size_t size)
+{
+    lua_Debug record;
+    out[0] = '\0';
+    for (int level = 0; level < PLACE_LEVELS_MAX && lua_getstack(L, level, &record); level++) {
+        if (lua_getinfo(L, "Sl", &record) && *record.source == '@' && record.currentline > 0) {
+            snprintf(out, size, "%s:%d", record.short_src, record.currentline);
+            return;
+        }
+    }
 }
 
 /* From now on the hook fires at every instruction. `record` is of where Lua code is. */
@@ -87,7 +102,8 @@ static void mark_overrun(struct pl_vm *self, enum pl_overrun overrun, lua_State 
 {
     if (self->overrun == PL_OVERRUN_NONE) {
         self->overrun = overrun;
-        if (lua_getinfo(L, "Sl", record) != 0)
+        pl_vm_find_place(L, self->overrun_at, sizeof(self->overrun_at));
+        if (self->overrun_at[0] == '\0' && lua_getinfo(L, "Sl", record) != 0)
             snprintf(self->overrun_at, sizeof(self->overrun_at), "%s:%d", record->short_src,
                      record->currentline);
     }
@@ -113,6 +129,8 @@ static void on_count(lua_State *L, lua_Debug *record)
     struct pl_vm *self = pl_vm_of(L);
     enum pl_overrun overrun = self->overrun;
     bool for_work = self->check_soon && !self->tick;
+    if (self->tick && self->burst_start_us == 0)
+        self->ticked_us += PL_VM_TICK_US;
     if (self->check_soon || self->tick) {
         self->check_soon = self->tick = false;
         lua_sethook(L, on_count, LUA_MASKCOUNT, HOOK_INSTRUCTION_COUNT);
@@ -173,7 +191,7 @@ uint64_t pl_vm_burst_us(const struct pl_vm *self)
     uint64_t start_us = self->burst_start_us;
     if (start_us == 0 || (self->work_start_us != 0 && self->work_start_us < start_us))
         start_us = self->work_start_us;
-    return start_us == 0 ? 0 : pl_thread_cpu_us() - start_us;
+    return self->ticked_us + (start_us == 0 ? 0 : pl_thread_cpu_us() - start_us);
 }
 
 void pl_vm_recover(struct pl_vm *self)
@@ -191,7 +209,7 @@ void pl_vm_recover(struct pl_vm *self)
 void pl_vm_begin_burst(struct pl_vm *self)
 {
     pl_vm_recover(self);
-    self->burst_start_us = self->work_start_us = 0;
+    self->burst_start_us = self->work_start_us = self->ticked_us = 0;
     self->patterns.left_count = PL_VM_STEPS_PER_LOOK;
     self->burst_count++;
     self->stack_start = (uintptr_t)__builtin_frame_address(0);

@@ -25,6 +25,9 @@ struct pl_vm_limits {
 /** Which budget stopped a burst. */
 enum pl_overrun { PL_OVERRUN_NONE, PL_OVERRUN_BURST, PL_OVERRUN_REQUEST };
 
+/** CPU of the thread between two ticks of vm_ticker.h. */
+#define PL_VM_TICK_US 10000
+
 /** More memory than its limit, for what must run when a VM is full: see pl_vm_begin_burst. */
 #define PL_VM_RESERVE_BYTES (4u * 1024 * 1024)
 
@@ -32,12 +35,13 @@ struct pl_vm {
     lua_State *state;
     struct pl_vm_limits limits;
     size_t memory_used_bytes;
-    uint64_t burst_start_us;           /* thread CPU at the first hook of this burst; 0: none yet */
-    uintptr_t stack_start;             /* where the C stack was when this burst began */
-    size_t unchecked_bytes;            /* asked for since the clock was last looked at for it */
-    bool check_soon;                   /* it has been enough to look at the clock at once */
-    volatile bool tick;                /* a signal wants the clock looked at, see vm_ticker.h */
-    uint64_t work_start_us;            /* as burst_start_us, at the first such look */
+    uint64_t burst_start_us; /* thread CPU at the first hook of this burst; 0: none yet */
+    uintptr_t stack_start;   /* where the C stack was when this burst began */
+    size_t unchecked_bytes;  /* asked for since the clock was last looked at for it */
+    bool check_soon;         /* it has been enough to look at the clock at once */
+    volatile bool tick;      /* a signal wants the clock looked at, see vm_ticker.h */
+    uint64_t ticked_us;      /* charged to this burst for ticks that came before its start mark */
+    uint64_t work_start_us;  /* as burst_start_us, at the first such look */
     struct pl_pattern_budget patterns; /* steps left until the clock is looked at for them */
     uint64_t spent_us;                 /* by the running coroutine in its earlier bursts */
     uint64_t burst_count;              /* so far; tells apart what was begun in which */
@@ -89,11 +93,18 @@ void pl_vm_recover(struct pl_vm *self);
 /** Starts a new burst, after pl_vm_recover: called before each entry. */
 void pl_vm_begin_burst(struct pl_vm *self);
 /**
- * CPU that the burst has taken since the hook first fired in it. 0, without a look at the clock,
- * for one in which it has not: less than HOOK_INSTRUCTION_COUNT instructions and 8 MiB asked for.
+ * CPU that the burst has taken, as far as it is known: from the first time that the clock was
+ * looked at in it, and a whole tick for one that came before. That is exact on average, however
+ * short the bursts are; a burst without a look, which is the usual one, takes none here either, and
+ * is 0.
  */
 uint64_t pl_vm_burst_us(const struct pl_vm *self);
 
+/**
+ * Where in a policy's file the thread is, or was when it failed: "fallback.lua:12". "" when in
+ * none, or when the line is not known.
+ */
+void pl_vm_find_place(lua_State *L, char *out, size_t size);
 /** Has the hook fire at the next instruction, to look at the clock. From signal handlers, too. */
 void pl_vm_look_soon(struct pl_vm *self);
 /**

@@ -49,9 +49,12 @@ static int table_sort(lua_State *L)
     return stock(L, 1)(L);
 }
 
-/* As many elements as it may move. */
+/* As many elements as it may move. It writes past metatables, so the views that all requests share
+ * would not be read-only. */
 static int table_insert(lua_State *L)
 {
+    if (lua_istable(L, 1) && luaL_getmetafield(L, 1, "__metatable"))
+        luaL_error(L, "table.insert: this table is read-only");
     if (lua_istable(L, 1) && lua_gettop(L) > 2)
         pl_vm_spend(L, 1 + lua_objlen(L, 1) / ELEMENTS_PER_STEP);
     return stock(L, 1)(L);

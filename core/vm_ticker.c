@@ -9,7 +9,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#define TICK_NS (10 * 1000 * 1000)
+#define TICK_NS (PL_VM_TICK_US * 1000)
 
 #ifndef sigev_notify_thread_id /* glibc before 2.37 does not name it */
 #define sigev_notify_thread_id _sigev_un._tid

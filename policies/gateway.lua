@@ -65,7 +65,7 @@ return {
   -- README.md.
   budgets = {
     --burst = "50ms",            -- 1ms to 10s; CPU without a pause; not more than request
-    --request = "500ms",         -- 1ms to 1m; CPU of one request, all its bursts together
+    --request = "500ms",         -- 100ms to 1m; CPU of one request, all its bursts together
     --memory = "256MiB",         -- 8MiB to 1GiB; all policies of a worker together
     --log_lines = 100,           -- 0 to 10000; lines in the log per request
   },

@@ -17,6 +17,7 @@ local sandbox = require "perilune.sandbox"
 local boot = {}
 
 local CONFIG_FILE = "gateway.lua"
+local JSON_MAX_BYTES = 16 * 1024 * 1024
 local JSON_HEADERS = { ["Content-Type"] = "application/json" }
 
 local function decode(text)
@@ -24,6 +25,16 @@ local function decode(text)
   local value = cjson.decode(text)
   if type(value) ~= "table" then return nil, "malformed" end
   return value
+end
+
+-- Its buffer lies outside of the VM's memory: bounded, and given back.
+cjson.encode_keep_buffer(false)
+
+local function encode(value)
+  if not native.json_is_within(value, JSON_MAX_BYTES) then
+    return nil, "it would be longer than 16 MiB"
+  end
+  return cjson.encode(value)
 end
 
 -- ---- the request's methods -----------------------------------------------------------------
@@ -69,7 +80,7 @@ end
 --- Answers with a whole body; a table is sent as JSON.
 function request.respond(req, status, body, headers)
   if type(body) ~= "table" then return native.respond(req, status, body or "", headers) end
-  local text, problem = cjson.encode(body)
+  local text, problem = encode(body)
   if not text then error("respond: the body cannot be encoded: " .. tostring(problem), 2) end
   return native.respond(req, status, text, headers or JSON_HEADERS)
 end
@@ -88,7 +99,7 @@ end
 --- Sets a top-level field of the body that targets get.
 function request.set(req, key, value)
   if type(key) ~= "string" then error("set: the key must be a string", 2) end
-  local text, problem = cjson.encode(value)
+  local text, problem = encode(value)
   if not text then error("set: '" .. key .. "' cannot be encoded: " .. tostring(problem), 2) end
   return native.edit(req, key, text)
 end

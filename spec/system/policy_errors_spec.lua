@@ -354,6 +354,7 @@ local function write_config()
   end
   return ([[
 return {
+  on_policy_error = "fail",
   providers = { one = { url = "%s/v1" } },
   routes = {
     %s
@@ -391,7 +392,8 @@ end
 
 --- The log's line about a request whose policy failed.
 local function log_of(id)
-  return gw:wait_log("error request " .. id:gsub("%p", "%%%0") .. ": policy failed: ([^\n]*)\n")
+  return gw:wait_log("error request " .. id:gsub("%p", "%%%0")
+    .. ": policy [%w_]+ failed %([%w_]+%): ([^\n]*)\n")
 end
 
 local function assert_serving()

@@ -179,7 +179,7 @@ describe("config.load, normalising", function()
       limits = { request_line = 4096, head = "16KiB", header_count = 50, body = "1MiB",
         connections = 5, head_timeout = "1s", body_idle = "2s", keepalive_idle = "3s",
         write_stall = "4s" },
-      budgets = { burst = "5ms", request = "5ms", memory = "8MiB", log_lines = 0 },
+      budgets = { burst = "5ms", request = "1s", memory = "8MiB", log_lines = 0 },
       on_policy_error = "fail",
       providers = {
         b = { api = "openai", url = "https://API.example.com:444/", auth = "passthrough",

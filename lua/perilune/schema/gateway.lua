@@ -26,7 +26,7 @@ local LIMITS = section {
 
 local BUDGETS = section {
   { "burst", span("1ms", "10s", "50ms") },
-  { "request", span("1ms", "1m", "500ms") },
+  { "request", span("100ms", "1m", "500ms") },
   { "memory", bytes("8MiB", "1GiB", "256MiB") },
   { "log_lines", integer(0, 10000, 100) },
 }
