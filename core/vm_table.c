@@ -9,9 +9,10 @@
 #include <lauxlib.h>
 #include <lualib.h>
 
-#define BYTES_PER_STEP    4  /* of texts that are compared */
-#define ELEMENTS_PER_STEP 2  /* that are moved or joined */
-#define STEPS_PER_COMPARE 16 /* a call from within the sort */
+#define BYTES_PER_STEP       4 /* of texts that are compared */
+#define ELEMENTS_PER_STEP    2 /* that are moved or joined */
+#define SORT_STACK_MAX_BYTES (128 * 1024)
+#define STEPS_PER_COMPARE    16 /* a call from within the sort */
 
 static lua_CFunction stock(lua_State *L, int upvalue)
 {
@@ -38,10 +39,19 @@ static int counted_compare(lua_State *L)
     return 1;
 }
 
+/* LuaJIT bounds its own stack alone, and thousands of C frames take long to unwind. */
+static void check_stack(lua_State *L)
+{
+    uintptr_t here = (uintptr_t)__builtin_frame_address(0);
+    if (pl_vm_of(L)->stack_start > here + SORT_STACK_MAX_BYTES)
+        luaL_error(L, "table.sort: called within itself too often");
+}
+
 /* An order function in Lua is stopped by the hook; others are quadratic in the worst case, and
  * texts of megabytes take milliseconds to compare. */
 static int table_sort(lua_State *L)
 {
+    check_stack(L);
     if (lua_istable(L, 1) && (lua_isnoneornil(L, 2) || lua_iscfunction(L, 2))) {
         lua_settop(L, 2);
         lua_pushcclosure(L, counted_compare, 1);
