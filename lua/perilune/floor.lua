@@ -1,7 +1,7 @@
 --- The floor policy: serves a request when the operator's policy has failed before anything was
 -- sent to the client. By priority, then by weight, one target after the other; the plainest loop.
 --
--- It knows nothing of the operator's code: not of the policy, nor of the route's `balance`. What the
+-- It knows nothing of the operator's code, and leaves the route's `balance` aside. What the
 -- configuration says of targets, tries, waits, limits and health holds as ever. The core has undone
 -- what the failed policy did to the request, see core/request_policy.c.
 

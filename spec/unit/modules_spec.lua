@@ -91,7 +91,9 @@ describe("perilune.modules", function()
   end)
 
   it("runs a file again that has failed", function()
-    local require, runs, state = make { ["a.lua"] = "if not stop.ready then error('no') end return 1" }
+    local require, runs, state = make {
+      ["a.lua"] = "if not stop.ready then error('no') end return 1",
+    }
     problem_of(require, "a")
     state.ready = true
     assert.equal(1, require "a")
