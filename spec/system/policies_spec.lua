@@ -10,6 +10,7 @@ local CONFIG = [[
 return {
   listen = { address = "127.0.0.1:0" },
   admin = { address = "127.0.0.1:0" },
+  on_policy_error = "fail",
   providers = {
     one = { url = "%s/v1", health = false },
     two = { url = "%s/v1", health = false },
@@ -606,7 +607,7 @@ describe("a policy of one's own", function()
       assert.equal("policy_error", response:json().error.code)
       assert.equal("server_error", response:json().error.type)
       assert.falsy(response.body:find("log", 1, true))
-      gw:wait_log("policy failed: [^\n]*" .. reason)
+      gw:wait_log("policy " .. name .. " failed %([%w_]+%): [^\n]*" .. reason)
     end
     local response = chat({ model = "raises_later" })
     assert.equal("words", response.body)

@@ -7,6 +7,7 @@ return {
   listen = { address = "127.0.0.1:0"%s },
   admin = { address = "127.0.0.1:0" },
   limits = { write_stall = "60s" },
+  on_policy_error = "fail",
   providers = { one = { api = "openai", url = "%s/v1" } },
   routes = { {
     match = { model = "*" }, targets = { { provider = "one" } }, policy = "mine", deadline = "%s",
