@@ -1,8 +1,9 @@
 /*
  * Watchdog: see watchdog.h.
  *
- * Memory order: the id is written before the step that goes with it (release), and read between two
- * reads of the step (acquire, and a fence before the second); when both are the same, so is the id.
+ * Memory order: the id is written before the step that goes with it, and after the one before that
+ * (release, both); it is read between two reads of the step (acquire). Whoever sees a word of a new
+ * id then sees that the step has moved, too: when it has not, the id is whole.
  */
 #include "watchdog.h"
 #include "log.h"
@@ -37,7 +38,7 @@ void pl_watch_enter(struct pl_watch *self, const char *id)
     for (size_t i = 0; i * sizeof(uint64_t) < len; i++) {
         uint64_t word = 0;
         memcpy(&word, id + i * sizeof(word), PL_MIN(sizeof(word), len - i * sizeof(word)));
-        atomic_store_explicit(&self->id[i], word, memory_order_relaxed);
+        atomic_store_explicit(&self->id[i], word, memory_order_release);
     }
     bump(self);
 }
@@ -79,11 +80,10 @@ void pl_watchdog_add(struct pl_watchdog *self, const struct pl_watch *watch)
 static void read_id(const struct pl_watch *watch, uint64_t step, char *out)
 {
     for (size_t i = 0; i < PL_WATCH_ID_WORDS; i++) {
-        uint64_t word = atomic_load_explicit(&watch->id[i], memory_order_relaxed);
+        uint64_t word = atomic_load_explicit(&watch->id[i], memory_order_acquire);
         memcpy(out + i * sizeof(word), &word, sizeof(word));
     }
     out[sizeof(uint64_t) * PL_WATCH_ID_WORDS - 1] = '\0';
-    atomic_thread_fence(memory_order_acquire);
     if (atomic_load_explicit(&watch->step, memory_order_relaxed) != step)
         out[0] = '\0';
 }

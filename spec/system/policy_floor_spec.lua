@@ -75,7 +75,7 @@ local POLICIES = {
 
 local CONFIG = [[
 return {
-  budgets = { memory = "16MiB", log_lines = 3 },
+  budgets = { burst = "200ms", memory = "16MiB", log_lines = 3 },
   providers = { one = { url = "%s/v1" }, two = { url = "%s/v1" } },
   routes = {
     %s
@@ -138,7 +138,7 @@ describe("the floor policy serves a request whose policy", function()
   end)
 
   it("computes without end", function()
-    assert_floor("loops", "cpu_burst", "^loops.lua:1: used more than 50 ms of CPU")
+    assert_floor("loops", "cpu_burst", "^loops.lua:1: used more than 200 ms of CPU")
   end)
 
   it("takes memory without end, and gives it back or not", function()
