@@ -77,14 +77,16 @@ static int make_gateway(struct pl_stage *self, char **problems)
     pl_runtime_init(&self->runtime, NULL);
     self->runtime.timeline = &self->timeline;
     self->runtime.transport = &self->transport;
-    struct pl_generation *generation = pl_generation_new(&pl_config_vm_limits, topology);
+    const struct pl_vm_limits *limits = &self->config->vm_limits;
+    struct pl_generation *generation = pl_generation_new(limits, topology);
     if (!generation)
         abort();
     generation->runtime = &self->runtime;
     self->runtime.current = generation;
     generation->vm->limits.burst_us = LOAD_BURST_US;
+    generation->vm->limits.request_us = 0;
     int rc = pl_vm_call(generation->vm, load_entry, self, error, sizeof(error));
-    generation->vm->limits.burst_us = pl_config_vm_limits.burst_us;
+    generation->vm->limits = *limits;
     if (rc != PL_OK)
         *problems = pl_xstrdup(error);
     return rc;
