@@ -98,8 +98,15 @@ describe("a world", function()
 
   it("tells of a policy that fails as the gateway does", function()
     local world = own("return function() error('broken') end")
+    local answer = world:request {}
+    assert.equal(200, answer.status)
+    assert.equal("floor; reason=error", answer.headers["x-perilune-policy"])
+    assert.matches("policy own failed %(error%), the floor policy takes over: own.lua:1: broken",
+      world:log()[1])
+    world = testing.world { files = { ["own.lua"] = "return function() error('broken') end" },
+      config = { providers = CONFIG.providers, routes = CONFIG.routes, on_policy_error = "fail" } }
     assert.equal("policy_error", world:request({}):json().error.code)
-    assert.matches("own.lua:1: broken", world:log()[1])
+    assert.same({}, world:called())
   end)
 end)
 
