@@ -8,7 +8,7 @@ local tokens = require "perilune.sim.tokens"
 
 local bodies = {}
 
--- By the end of the path: providers have prefixes of their own.
+-- By the end of the path, without a query: providers have prefixes of their own.
 local ENDPOINTS = {
   { "/chat/completions", require "perilune.sim.chat" },
   { "/completions", require "perilune.sim.completions" },
@@ -26,6 +26,7 @@ local MESSAGES = {
 }
 
 local function endpoint_of(path)
+  path = path:match("^[^?]*")
   for _, entry in ipairs(ENDPOINTS) do
     if path:sub(-#entry[1]) == entry[1] then return entry[2] end
   end

@@ -27,6 +27,11 @@ describe("an answer", function()
     assert.equal(tostring(#answer.body), answer.headers["content-length"])
   end)
 
+  it("does not depend on the query", function()
+    local answer = world:request { model = "alone", path = "/v1/chat/completions?trace=1" }
+    assert.equal("Hello from primary/solo.", answer:text())
+  end)
+
   it("is streamed when asked for", function()
     local answer = world:request { model = "alone", stream = true }
     assert.equal("text/event-stream", answer.headers["content-type"])
