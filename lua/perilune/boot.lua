@@ -5,9 +5,11 @@
 -- runs when the coroutine goes on.
 
 local cjson = require "cjson.safe"
+local completion = require "perilune.completion"
 local config = require "perilune.config"
 local duration = require "perilune.duration"
 local errors = require "perilune.errors"
+local estimate = require "perilune.estimate"
 local gateway = require "perilune.gateway"
 local health = require "perilune.health"
 local modules = require "perilune.modules"
@@ -96,6 +98,16 @@ function request.json(req)
   return decode(req:body())
 end
 
+--- Roughly how many tokens the prompt has, and how many the answer may have; see
+-- perilune.estimate. A body that does not fit the memory is judged by its length; what is no JSON
+-- object, such as an upload, has none.
+function request.tokens_estimate(req)
+  local text = req:body()
+  local body, code = decode(text)
+  if body then return estimate.tokens(body, #text) end
+  return code == "too_large" and estimate.of_bytes(#text) or 0, 0
+end
+
 --- Sets a top-level field of the body that targets get.
 function request.set(req, key, value)
   if type(key) ~= "string" then error("set: the key must be a string", 2) end
@@ -149,6 +161,14 @@ function response.json(res)
   local body, code = response.body(res)
   if not body then return nil, code end
   return decode(body)
+end
+
+--- The words of the answer, whatever its form, read to its end; see perilune.completion. Nil and a
+-- code when it is not whole.
+function response.text(res)
+  local body, code = response.body(res)
+  if not body then return nil, code end
+  return completion.text(body, res.headers["content-type"], decode)
 end
 
 -- ---- what C calls --------------------------------------------------------------------------

@@ -6,8 +6,10 @@
 
 local candidates = require "perilune.candidates"
 local classify = require "perilune.classify"
+local date = require "perilune.date"
 local duration = require "perilune.duration"
 local frozen = require "perilune.frozen"
+local ranked = require "perilune.ranked"
 
 local function make_sleep(native)
   return function(text)
@@ -17,6 +19,15 @@ local function make_sleep(native)
     local ms, code, message = duration.parse(text)
     if not ms then error("perilune.sleep: the duration " .. (message or code), 2) end
     native.sleep_ms(ms)
+  end
+end
+
+local function make_date(native)
+  return function(wall_ms)
+    if wall_ms == nil then wall_ms = native.now_wall_ms() end
+    local fields, code, message = date.fields(wall_ms)
+    if not fields then error("perilune.date: " .. (message or code), 2) end
+    return fields
   end
 end
 
@@ -35,15 +46,22 @@ end
 --- Builds the public module.
 -- @tparam table native now_ms(), now_wall_ms(), random([n]), sleep_ms(ms), current(),
 -- log(level, text), and of health what candidates_deps lists
--- @treturn table read-only: candidates, classify, sleep, now_ms, log, random
+-- @treturn table read-only: candidates, ranked, classify, sleep, now_ms, now_wall_ms, date, log,
+-- random
 local function new(native)
   return frozen.view("perilune", {
     candidates = candidates.new(candidates_deps(native)),
+    --- The same route with other priorities, or with only some of its targets.
+    ranked = ranked.new(),
     classify = classify.classify,
     --- Waits; the text has a unit: "100ms", "1.5s".
     sleep = make_sleep(native),
     --- Milliseconds of a clock that never goes back.
     now_ms = native.now_ms,
+    --- Milliseconds since 1970 by the system's clock, which may be set back.
+    now_wall_ms = native.now_wall_ms,
+    --- The fields of a wall clock's time in UTC; of now when none is given.
+    date = make_date(native),
     --- Writes a line to the gateway's log. `req:log` is for what belongs to a request.
     log = function(text) native.log("info", tostring(text)) end,
     --- random() -> [0, 1), random(n) -> 1..n. Not for secrets.

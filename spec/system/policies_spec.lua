@@ -237,7 +237,8 @@ local POLICIES = {
       local also, why_also = req:unset("a")
       local body, no_body = req:json()
       return req:respond(200, { set = { tostring(ok), why }, unset = { tostring(also), why_also },
-        json = { tostring(body), no_body }, bytes = #req:body() })
+        json = { tostring(body), no_body }, bytes = #req:body(),
+        tokens = { req:tokens_estimate() } })
     end]],
   echo = [[
     return function(req, route)
@@ -304,6 +305,13 @@ local POLICIES = {
       return req:respond(res.status, { a = value.a, head = res.headers["X-Head"],
         none = res.headers["x-none"] == nil, target = res.target.name,
         last = req.last == res, head_ms = res.head_ms >= 0 })
+    end]],
+  words = [[
+    return function(req, route)
+      local res = assert(req:send(route.targets[1]))
+      local text, code = res:text()
+      local prompt, answer = req:tokens_estimate()
+      return req:respond(200, { text = text, code = code, prompt = prompt, answer = answer })
     end]],
   reads_more = [[
     return function(req, route)
@@ -450,7 +458,7 @@ describe("a policy of one's own", function()
     local response = gw:request({ path = "/v1/opaque", body = "\0\1\2",
       headers = { ["Content-Type"] = "a/b" } })
     assert.same({ set = { "nil", "not_json" }, unset = { "nil", "not_json" },
-      json = { "nil", "malformed" }, bytes = 3 }, response:json())
+      json = { "nil", "malformed" }, bytes = 3, tokens = { 0, 0 } }, response:json())
   end)
 
   it("sees the request, the route and the targets", function()
@@ -534,6 +542,24 @@ describe("a policy of one's own", function()
     assert.equal(203, response.status)
     assert.same({ a = { 1, 2 }, head = "h", none = true, target = "one/m-one", last = true,
       head_ms = true }, response:json())
+  end)
+
+  it("reads the words of an answer, and estimates the length of a request", function()
+    local text = ("word"):rep(1000)
+    local request = { model = "words", stream = true, max_tokens = 7, prompt = text }
+    answer = function(_, conn)
+      conn:respond(200, { ["Content-Type"] = "text/event-stream" },
+        'data: {"choices":[{"text":"one "}]}\n\ndata: {"choices":[{"text":"two"}]}\n\n'
+        .. "data: [DONE]\n\n")
+    end
+    local seen = chat(request):json()
+    assert.equal("one two", seen.text)
+    assert.equal(7, seen.answer)
+    assert.is_true(seen.prompt >= 1000 and seen.prompt < 1020, tostring(seen.prompt))
+    answer = function() return 400, { error = { message = "too much" } } end
+    assert.equal("too much", chat(request):json().text)
+    answer = function(_, conn) conn:respond(200, {}, ("x"):rep(1048577)) end
+    assert.equal("too_large", chat(request):json().code)
   end)
 
   it("reads what is there of an answer, and relays it whole all the same", function()

@@ -26,7 +26,8 @@ describe("perilune", function()
 
   it("has what policies are promised, and is read-only", function()
     local gw = make()
-    for _, name in ipairs { "candidates", "classify", "sleep", "now_ms", "log", "random" } do
+    for _, name in ipairs { "candidates", "ranked", "classify", "sleep", "now_ms", "now_wall_ms",
+      "date", "log", "random" } do
       assert.equal("function", type(gw[name]), name)
     end
     assert.has_error(function() gw.sleep = print end,
@@ -51,6 +52,19 @@ describe("perilune", function()
     end
     assert.has_error(function() gw.sleep() end)
     assert.same({}, world.clock.slept)
+  end)
+
+  it("tells the date, of now or of a given time", function()
+    local gw, world = make()
+    assert.equal(world.clock.now_wall_ms(), gw.now_wall_ms())
+    assert.same({ year = 2025, month = 6, day = 15, hour = 15, minute = 6, second = 41,
+      weekday = 7 }, gw.date())
+    assert.equal(18, gw.date(gw.now_wall_ms() + 3 * 3600000).hour)
+    for _, value in ipairs { "now", 0 / 0, 1e300, false } do
+      local ok, message = pcall(function() gw.date(value) end)
+      assert.is_false(ok)
+      assert.matches("init_spec.lua:%d+: perilune.date: ", message)
+    end
   end)
 
   it("logs whatever it is given as text", function()

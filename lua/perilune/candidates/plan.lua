@@ -11,10 +11,12 @@ local function by_priority(a, b)
 end
 
 --- Sorts targets into one list per priority, best first.
-local function make_levels(targets)
+-- @tparam {target,...} targets
+-- @tparam[opt] table ranks target.index -> what counts instead of its priority
+local function make_levels(targets, ranks)
   local levels, level_of = {}, {}
   for _, target in ipairs(targets) do
-    local priority = target.priority or 0
+    local priority = ranks and ranks[target.index] or target.priority or 0
     local level = level_of[priority]
     if not level then
       level = { priority = priority, targets = {} }
@@ -42,7 +44,8 @@ local function add_group(self, level, route)
 end
 
 --- Prepares a route.
--- @tparam table route targets, retry, and where wanted balance, panic and max_ejection_ratio
+-- @tparam table route targets, retry, and where wanted balance, panic, max_ejection_ratio, and
+-- ranks (perilune.ranked)
 -- @tparam table deps see perilune.candidates
 -- @treturn table the plan, shared by all requests and not changed any more
 --
@@ -55,7 +58,8 @@ function plan.new(route, deps)
   local retry = route.retry
   local self = { deps = deps, retry = retry, attempts = retry.attempts, budget = retry.budget,
     panic = route.panic or "use", count = 0, targets = {}, slot_of = {}, groups = {} }
-  for _, level in ipairs(make_levels(route.targets)) do add_group(self, level, route) end
+  local levels = make_levels(route.targets, route.ranks)
+  for _, level in ipairs(levels) do add_group(self, level, route) end
   self.max_out = math.floor(self.count * (route.max_ejection_ratio or 1))
   self.is_limited = self.max_out < self.count
   return self
