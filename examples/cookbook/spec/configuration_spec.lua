@@ -1,0 +1,95 @@
+--- The recipes that need no policy of their own.
+
+local testing = require "perilune.testing"
+
+describe("the configuration", function()
+  local world
+  before_each(function() world = testing.world {} end)
+
+  local function ask(model, fields, headers)
+    local body = { model = model, messages = { { role = "user", content = "Hello" } } }
+    for key, value in pairs(fields or {}) do body[key] = value end
+    return world:request { body = body, headers = headers }
+  end
+
+  it("sends what can wait to the cheap model, whatever it asks for", function()
+    ask("gpt-4o", nil, { ["x-priority"] = "batch" })
+    assert.same({ "own/small" }, world:called())
+    assert.equal("small", world:calls()[1].json.model)
+  end)
+
+  it("knows aliases, and has a default", function()
+    ask("gpt-4")
+    ask("gpt-4o")
+    ask("something-else")
+    assert.same({ "hosted/large", "hosted/large", "own/small" }, world:called())
+    assert.equal("large", world:calls()[1].json.model)
+  end)
+
+  it("has no default for other endpoints", function()
+    local body = { model = "something-else", input = "Hello" }
+    assert.equal(404, world:request({ path = "/v1/embeddings", body = body }).status)
+  end)
+
+  it("falls back on the statuses that it names, twice at each priority", function()
+    world:upstream("hosted"):always(503)
+    assert.equal(200, ask("reliable").status)
+    assert.same({ "hosted/large", "hosted/large", "own/small" }, world:called())
+  end)
+
+  it("takes other statuses as final", function()
+    world:upstream("hosted"):always(401)
+    assert.equal(401, ask("reliable").status)
+    assert.same({ "hosted/large" }, world:called())
+  end)
+
+  it("goes to the large window when the small one says that it is too small", function()
+    world:upstream("own"):answers({ status = 400, body = { error = {
+      message = "This model's maximum context length is 8192 tokens" } } }, 503)
+    assert.equal(200, ask("reader").status)
+    assert.equal(503, ask("reader").status)
+    assert.same({ "own/small", "hosted/large", "own/small" }, world:called())
+  end)
+
+  it("shows the canary to the same few users", function()
+    local users, seen = 500, {}
+    for _ = 1, 2 do
+      for number = 1, users do
+        ask("assistant", nil, { ["x-user"] = "user-" .. number })
+        local called = world:called()
+        local name = called[#called]
+        assert.equal(seen[number] or name, name)
+        seen[number] = name
+      end
+    end
+    local count = 0
+    for _, name in ipairs(seen) do
+      if name == "hosted/large-next" then count = count + 1 end
+    end
+    assert.is_true(count >= 1 and count <= 15, count .. " of " .. users)
+  end)
+
+  it("falls back from a canary that fails", function()
+    world:upstream("hosted/large-next"):always(500)
+    for number = 1, 200 do
+      assert.equal(200, ask("assistant", nil, { ["x-user"] = "user-" .. number }).status)
+    end
+  end)
+
+  it("keeps each user at one machine", function()
+    for number = 1, 20 do
+      for _ = 1, 2 do ask("chat", { user = "user-" .. number }) end
+    end
+    local called, machines = world:called(), {}
+    for position = 1, #called, 2 do
+      assert.equal(called[position], called[position + 1])
+      machines[called[position]] = true
+    end
+    assert.same({ ["own/small"] = true, ["spare/small"] = true }, machines)
+  end)
+
+  it("asks for JSON, whatever the client does", function()
+    ask("extractor", { response_format = { type = "text" } })
+    assert.same({ type = "json_object" }, world:calls()[1].json.response_format)
+  end)
+end)
