@@ -1,65 +1,190 @@
---- The policies that README.md shows do what it says.
+--- Runs every example of README.md in the world that it describes under "Reference", and holds it
+-- to what it says of itself: see the table there. Blocks with `describe` are specs and run as such.
 
-local gateways = require "gateways"
+local cjson = require "cjson"
 local testing = require "perilune.testing"
 
---- The Lua blocks of the README that hold some text, in order.
-local function blocks_with(text)
-  local file = assert(io.open(testing.directory .. "/README.md"))
-  local readme, sources = file:read("*a"), {}
+local README = testing.directory .. "/README.md"
+local CONFIG = [[
+return {
+  providers = {
+    primary = { url = "http://primary.test/v1" },
+    fallback = { url = "http://fallback.test/v1" },
+  },
+  routes = {
+    {
+      name = "docs", policy = "example", deadline = "60s",
+      targets = { { provider = "primary" }, { provider = "fallback", priority = 1 } },
+      retry = { attempts = 3, per_priority = 1, budget = { percent = 20, min = 3 } },
+    },
+  },
+}]]
+
+local BODY_START = 'local gw = require "perilune"\nreturn function(req, route)\n'
+
+-- ---- reading the README --------------------------------------------------------------------
+
+local function read(path)
+  local file = assert(io.open(path))
+  local text = file:read("*a")
   file:close()
-  for source in readme:gmatch("```lua\n(.-)```") do
-    if source:find(text, 1, true) then sources[#sources + 1] = source end
+  return text
+end
+
+local function value_of(text)
+  local chunk = assert(loadstring("return " .. text, "=(" .. text .. ")"))
+  return chunk()
+end
+
+--- Given: `--< name: value`. Expected: `--> name: value`, or `--> status rest`.
+local function read_lines(source, mark)
+  local lines = {}
+  for text in source:gmatch("\n%-%-" .. mark .. " ?([^\n]*)") do
+    local name, value = text:match("^([%a][%w ._/]*): ?(.*)$")
+    lines[#lines + 1] = { name = name or "answer", value = value or text }
   end
-  return sources
+  return lines
 end
 
-local function documented_policies()
-  return blocks_with("return function(req")
+local function policy_of(source)
+  if source:find("return function%(req") or source:find("handle = function%(req") then
+    return source
+  end
+  return BODY_START .. source .. "end\n"
 end
 
-local function world_of(number, targets)
-  return gateways.world("documented", targets or { { provider = "a" },
-    { provider = "b", priority = 1 } }, { files = {
-      ["documented.lua"] = documented_policies()[number] } })
+--- The examples in order: { heading, source, given, expected }; and the specs' sources.
+local function read_examples()
+  local examples, specs, section, heading = {}, {}, "", ""
+  local text = read(README):gsub("\r", "")
+  local block
+  for line in text:gmatch("([^\n]*)\n") do
+    if block and line == "```" then
+      if block:find("describe(", 1, true) then
+        specs[#specs + 1] = block
+      else
+        examples[#examples + 1] = { heading = section .. heading, source = policy_of(block),
+          given = read_lines(block, "<"), expected = read_lines(block, ">") }
+      end
+      block = nil
+    elseif block then
+      block = block .. line .. "\n"
+    elseif line == "```lua" then
+      block = ""
+    elseif line:find("^##?#? ") then
+      section, heading = line:match(" (.*)"), ""
+    else
+      heading = line:match("^####( .*)") or heading
+    end
+  end
+  return examples, specs
+end
+
+-- ---- running an example --------------------------------------------------------------------
+
+local function make_world(example)
+  local options = { directory = false, config = CONFIG,
+    files = { ["example.lua"] = example.source } }
+  local path = "/v1/chat/completions"
+  local body = { model = "gpt-4", user = "ada", max_tokens = 100,
+    messages = { { role = "user", content = "Hello" } } }
+  local answers = { primary = '{ words = "Hello from primary" }',
+    fallback = '{ words = "Hello from fallback" }' }
+  for _, line in ipairs(example.given) do
+    local file = line.name:match("^file (.*)")
+    if file then
+      options.files[file] = line.value
+    elseif line.name == "start" then
+      options.start = value_of(line.value)
+    elseif line.name == "path" then
+      path = line.value
+    elseif line.name == "client" then
+      for key, value in pairs(value_of(line.value)) do body[key] = value end
+    else
+      assert(answers[line.name], "nothing can be given for " .. line.name)
+      answers[line.name] = line.value
+    end
+  end
+  local world = testing.world(options)
+  for name, script in pairs(answers) do
+    world:upstream(name):answers(unpack(value_of("{" .. script .. "}")))
+  end
+  return world, { path = path, headers = { ["x-team"] = "research" }, body = body }
+end
+
+-- ---- checking what it says -----------------------------------------------------------------
+
+local check = {}
+
+
+--- `200`, `200 "words"`, `200 { JSON }` or `403 code`.
+function check.answer(value, answer)
+  local status, rest = value:match("^(%d%d%d) ?(.*)$")
+  assert.equal(tonumber(status), answer.status)
+  if rest:sub(1, 1) == "\"" then
+    local words = answer:text()
+    assert.equal(value_of(rest), words ~= "" and words or answer.body)
+  elseif rest:sub(1, 1) == "{" then
+    assert.same(cjson.decode(rest), answer:json())
+  elseif rest ~= "" then
+    assert.equal(rest, answer:json().error.code)
+  end
+end
+
+function check.calls(value, _, world)
+  assert.equal(value, table.concat(world:called(), ", "))
+end
+
+function check.sent(value, _, world)
+  local calls = world:calls()
+  local sent = calls[#calls].json
+  for key, expected in pairs(cjson.decode(value)) do
+    if expected == cjson.null then expected = nil end
+    assert.same(expected, sent[key])
+  end
+end
+
+function check.log(value, _, world)
+  local log = table.concat(world:log(), "\n")
+  assert.is_truthy(log:find(value, 1, true), "the log has no \"" .. value .. "\": " .. log)
+end
+
+function check.header(value, answer)
+  local name, text = value:match("^([%w-]+): (.*)$")
+  assert.equal(text, answer.headers[name])
+end
+
+function check.ended(value, answer)
+  assert.equal(value, answer.ended)
+end
+
+function check.after(value, answer)
+  assert.equal(tonumber(value), answer.duration_ms)
 end
 
 describe("policies/README.md", function()
-  it("shows a loop that falls back", function()
-    local world = world_of(1)
-    world:upstream("a"):always(503)
-    world:request { model = "any" }
-    assert.same({ "a", "b" }, world:called())
-  end)
+  local examples, specs = read_examples()
 
-  it("shows a choice of targets", function()
-    local world = world_of(2, { { provider = "batch-1" }, { provider = "live", priority = 1 } })
-    world:request { model = "any", stream = true }
-    assert.same({ "live" }, world:called())
-  end)
-
-  it("shows answers of the gateway's own", function()
-    local world = world_of(3)
-    assert.equal(403, world:request({ model = "any" }).status)
-    local answer = world:request { model = "any", headers = { ["X-Team"] = "blue" } }
-    assert.equal("ok", answer:json().status)
-  end)
-
-  it("shows a look into an error", function()
-    local world = world_of(4)
-    world:upstream("a"):answers(gateways.error(400, nil, "unsupported parameter"),
-      gateways.error(400, nil, "bad"))
-    assert.equal(200, world:request({ model = "any" }).status)
-    assert.equal(400, world:request({ model = "any" }).status)
-    assert.same({ "a", "b", "a" }, world:called())
-  end)
-
-  for _, source in ipairs(blocks_with("perilune.testing")) do
+  for _, source in ipairs(specs) do
     setfenv(assert(loadstring(source, "=README.md")), getfenv(1))()
   end
 
-  it("shows nothing that is not run here", function()
-    assert.equal(4, #documented_policies())
-    assert.equal(1, #blocks_with("perilune.testing"))
+  it("shows what is run here", function()
+    assert.is_true(#examples >= 40 and #specs >= 1)
   end)
+
+  for _, example in ipairs(examples) do
+    it("is right about " .. example.heading, function()
+      assert.is_true(#example.expected > 0, "the example does not say what becomes of it")
+      local world, request = make_world(example)
+      local answer = world:request(request)
+      local has_ended = false
+      for _, line in ipairs(example.expected) do
+        assert(check[line.name], "nothing can be expected of " .. line.name)
+        check[line.name](line.value, answer, world)
+        has_ended = has_ended or line.name == "ended"
+      end
+      if not has_ended then assert.equal("complete", answer.ended) end
+    end)
+  end
 end)
