@@ -684,3 +684,32 @@ describe("a policy of one's own", function()
     assert.is_true(support.now() - since < 2)
   end)
 end)
+
+describe("req:tokens_estimate()", function()
+  setup(function()
+    gw = support.gateway({ workers = 1, config = [[
+return {
+  listen = { address = "127.0.0.1:0" },
+  admin = { address = "127.0.0.1:0" },
+  budgets = { memory = "8MiB" },
+  on_policy_error = "fail",
+  providers = { none = { url = "http://127.0.0.1:1/v1" } },
+  routes = { { policy = "count", targets = { { provider = "none" } } } },
+}
+]], policies = { count = [[
+      return function(req)
+        local body, code = req:json()
+        local prompt, answer = req:tokens_estimate()
+        return req:respond(200, { code = code, prompt = prompt, answer = answer })
+      end]] } })
+  end)
+  teardown(support.finish)
+
+  it("goes by the length of a body that would not fit the memory once decoded", function()
+    local body = '{"model":"m","max_tokens":5,"input":[' .. ("[],"):rep(100000) .. "[]]}"
+    local response = gw:request({ path = CHAT, body = body,
+      headers = { ["Content-Type"] = "application/json" } })
+    assert.same({ code = "too_large", prompt = math.ceil(#body / 4), answer = 0 },
+      response:json())
+  end)
+end)
