@@ -47,7 +47,7 @@ PKG_LIBS   = $(eval PKG_LIBS := $(shell pkg-config --libs $(MODULES)))$(PKG_LIBS
 # lua-cjson is linked in; its .pc file requires a package lua5.1, which LuaJIT is not.
 CJSON      = $(shell $(CC) -print-file-name=liblua5.1-cjson.a)
 # Named one by one: libevent's .pc files would link the whole library beside its parts.
-EVENT_LIBS := -levent_openssl -levent_extra -levent_core
+EVENT_LIBS := -levent_extra -levent_core
 LIBS       = $(CJSON) $(EVENT_LIBS) $(PKG_LIBS) -lm
 
 # --- sources -------------------------------------------------------------------------------------

@@ -3,19 +3,19 @@
  *
  * Pure, any thread. A state machine over bytes: each scan_ function handles one state, takes as
  * many bytes as belong to it and names the next state. This file has the fields and the order of
- * the parts; the request line is in guard_line.c, the body in guard_body.c. Only the fields that
- * frame a message (Host, Content-Length, Transfer-Encoding, Expect) are kept, in `text`; the others
- * are only looked at, eight bytes at a time. Body bytes under a Content-Length are skipped unseen.
+ * the parts; the request line is in guard_line.c, the body in guard_body.c. Of each field its place
+ * is noted; the text of only those that frame a message (Host, Content-Length, Transfer-Encoding,
+ * Expect) is kept, in `text`, and the others are looked at eight bytes at a time. Body bytes under
+ * a Content-Length are passed on unseen.
  *
  * Two rules keep the verdict independent of how the input is cut: a decision is made on the byte
  * that settles it, never on what else is in sight, and the size limits are applied by cutting the
  * input (see scan_head), so that they strike at the same byte for every cut.
  *
- * What evhttp (libevent 2.1.12, http.c) would read in another way than RFC 9112 has it is refused
- * even where the RFC allows it: a tab before the value of a field that frames the message (it
- * strips spaces only: evhttp_parse_headers_impl_), a target that starts with "//" (an authority to
- * it: evhttp_uri_parse_with_flags), chunk extensions (evhttp_handle_chunked_read), trailers, and
- * sizes above 63 bits, which saturate there.
+ * What other parsers read in another way than RFC 9112 has it is refused even where the RFC allows
+ * it, as such a message is worth more to a smuggler than to a client: a tab before the value of a
+ * field that frames the message, a target that starts with "//" (an authority to some), chunk
+ * extensions, trailers, and sizes above 63 bits.
  */
 #include "guard_internal.h"
 
@@ -36,11 +36,12 @@ const uint8_t pl_guard_byte_sets[256] = {
 void pl_guard_init(struct pl_guard *self, const struct pl_guard_limits *limits)
 {
     self->limits = limits;
-    pl_guard_reset(self);
+    pl_guard_reset(self, NULL);
 }
 
-void pl_guard_reset(struct pl_guard *self)
+void pl_guard_reset(struct pl_guard *self, struct pl_headers *fields)
 {
+    self->fields = fields;
     self->phase = PL_GUARD_IDLE;
     self->status = 0;
     self->reason = NULL;
@@ -55,6 +56,9 @@ void pl_guard_reset(struct pl_guard *self)
     self->text_len = 0;
     self->head_bytes = self->header_count = 0;
     self->left_bytes = self->chunk_count = 0;
+    self->is_head = false;
+    self->target_offset = self->target_len = 0;
+    self->name_offset = self->colon_offset = 0;
 }
 
 const char *pl_guard_refuse_with(struct pl_guard *self, const char *at, int status,
@@ -84,6 +88,7 @@ static const char *scan_line_start(struct pl_guard *self, const char *at)
     }
     self->header_count++;
     self->text_len = 0;
+    self->name_offset = place_of(self, at);
     return next(self, NAME, at);
 }
 
@@ -117,6 +122,7 @@ static const char *scan_name(struct pl_guard *self, const char *start, const cha
         return refuse_byte(self, at, "A header name is not a token followed at once by a colon.");
     }
     self->field = (uint8_t)find_field(self);
+    self->colon_offset = place_of(self, at);
     self->value_is_padded = false;
     self->text_len = 0;
     return next(self, self->field == FIELD_OTHER ? VALUE : KEPT_START, at + 1);
@@ -163,6 +169,19 @@ static const char *scan_value(struct pl_guard *self, const char *at, const char 
         return next(self, VALUE_LF, at + 1);
     }
     return refuse_byte(self, at, "A header value contains a control byte.");
+}
+
+/* The LF that ends a field, one byte behind its value. */
+static const char *end_field(struct pl_guard *self, const char *at)
+{
+    uint32_t value_offset = self->colon_offset + 1;
+    if (*at == '\n' && self->fields != NULL) {
+        pl_headers_add_place(
+            self->fields,
+            (struct pl_header){self->name_offset, self->colon_offset - self->name_offset,
+                               value_offset, place_of(self, at) - 1 - value_offset});
+    }
+    return scan_lf(self, at);
 }
 
 /* ---- fields that matter ---- */
@@ -313,7 +332,7 @@ static const char *scan_field_state(struct pl_guard *self, const char *at, const
     case KEPT_VALUE:
         return scan_kept_value(self, at, end);
     case VALUE_LF:
-        return scan_lf(self, at);
+        return end_field(self, at);
     default: /* HEAD_LF; scan_fields lets no other state in */
         return scan_head_lf(self, at);
     }
@@ -343,23 +362,27 @@ static const char *scan_head(struct pl_guard *self, const char *at, const char *
                                     is_line ? "line" : "head", limit_bytes);
     }
     size_t room = limit_bytes - self->head_bytes;
-    const char *start = at;
+    self->piece = at;
     const char *stop = (size_t)(end - at) > room ? at + room : end;
     at = is_line ? pl_guard_scan_line(self, at, stop) : scan_fields(self, at, stop);
-    self->head_bytes += (uint32_t)(at - start);
+    self->head_bytes += (uint32_t)(at - self->piece);
     return at;
 }
 
 enum pl_guard_verdict pl_guard_feed(struct pl_guard *self, const char *data, size_t len,
-                                    size_t *consumed_bytes)
+                                    size_t *consumed_bytes, struct pl_str *body)
 {
     const char *at = data;
+    *body = (struct pl_str){data, 0};
     const char *end = len > 0 ? data + len : data; /* no arithmetic on an empty span's NULL */
     if (at < end && self->phase == PL_GUARD_IDLE) {
         self->phase = PL_GUARD_IN_HEAD;
     }
-    while (at < end && self->state < WHOLE) {
-        at = self->state <= HEAD_LF ? scan_head(self, at, end) : pl_guard_scan_body(self, at, end);
+    if (self->state > HEAD_LF) {
+        at = pl_guard_scan_body(self, at, end, body);
+    }
+    while (at < end && self->state <= HEAD_LF) {
+        at = scan_head(self, at, end);
     }
     *consumed_bytes = (size_t)(at - data);
     if (self->state == REFUSED) {

@@ -5,13 +5,13 @@
 
 #define MAX_CHUNK_DIGITS 16
 
-/* evhttp can keep a kilobyte for each chunk, however small: when a chunk's byte comes alone, the
- * whole block it was read into becomes part of the body (evbuffer_remove_buffer). So past a number
- * of chunks that may be small, they must have a fair size on average. */
+/* The framing of a small chunk costs more to read than its bytes are worth, here and for whoever
+ * reads it next. So past a number of chunks that may be small, they must have a fair size on
+ * average. */
 #define SMALL_CHUNK_COUNT   4096
 #define AVERAGE_CHUNK_BYTES 256
 
-/* evhttp counts in signed 64 bit, whatever the configured limit is. */
+/* Whatever the configured limit is: sizes are handed on as signed numbers, too. */
 static uint64_t body_limit_bytes(const struct pl_guard *self)
 {
     return PL_MIN(self->limits->body_bytes, (uint64_t)INT64_MAX);
@@ -42,9 +42,11 @@ const char *pl_guard_start_body(struct pl_guard *self, bool is_chunked, const ch
     return next(self, is_chunked ? CHUNK_SIZE : BODY, at + 1);
 }
 
-static const char *take_body(struct pl_guard *self, const char *at, const char *end)
+static const char *take_body(struct pl_guard *self, const char *at, const char *end,
+                             struct pl_str *body)
 {
     size_t take = PL_MIN(self->left_bytes, (size_t)(end - at));
+    *body = (struct pl_str){at, take};
     self->left_bytes -= take;
     self->body_bytes += take;
     return at + take;
@@ -123,37 +125,28 @@ static const char *scan_framing(struct pl_guard *self, const char *at)
     }
 }
 
-static const char *scan_state(struct pl_guard *self, const char *at, const char *end)
+static const char *scan_state(struct pl_guard *self, const char *at, const char *end,
+                              struct pl_str *body)
 {
     switch ((enum state)self->state) {
     case BODY:
-        at = take_body(self, at, end);
+        at = take_body(self, at, end, body);
         return self->left_bytes == 0 ? finish(self, at) : at;
     case CHUNK_SIZE:
         return scan_chunk_size(self, at, end);
     case CHUNK_DATA:
-        at = take_body(self, at, end);
+        at = take_body(self, at, end, body);
         return self->left_bytes == 0 ? next(self, CHUNK_DATA_CR, at) : at;
     default:
         return scan_framing(self, at);
     }
 }
 
-const char *pl_guard_scan_body(struct pl_guard *self, const char *at, const char *end)
+const char *pl_guard_scan_body(struct pl_guard *self, const char *at, const char *end,
+                               struct pl_str *body)
 {
-    while (at < end && self->state < WHOLE) {
-        at = scan_state(self, at, end);
+    while (at < end && self->state < WHOLE && body->len == 0) {
+        at = scan_state(self, at, end, body);
     }
     return at;
-}
-
-size_t pl_guard_skip(struct pl_guard *self, size_t len)
-{
-    if ((self->state != BODY && self->state != CHUNK_DATA) || self->left_bytes == 0) {
-        return 0;
-    }
-    size_t take = PL_MIN(len, (size_t)(self->left_bytes - 1));
-    self->left_bytes -= take;
-    self->body_bytes += take;
-    return take;
 }

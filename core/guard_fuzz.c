@@ -25,7 +25,7 @@
 struct outcome {
     enum pl_guard_verdict verdict;
     int status;
-    size_t used_bytes;
+    size_t used_bytes, field_count;
     uint64_t body_bytes;
     enum pl_guard_phase phase;
     bool expects_continue;
@@ -36,14 +36,21 @@ static enum pl_guard_verdict feed_copy(struct pl_guard *guard, const uint8_t *da
                                        size_t *used_bytes)
 {
     char *copy = malloc(len);
-    size_t taken = SIZE_MAX;
+    enum pl_guard_verdict verdict = PL_GUARD_MORE;
     REQUIRE(copy != NULL);
     memcpy(copy, data, len);
-    enum pl_guard_verdict verdict = pl_guard_feed(guard, copy, len, &taken);
+    for (size_t at = 0; verdict == PL_GUARD_MORE && at < len;) {
+        size_t taken = SIZE_MAX;
+        struct pl_str body = {NULL, SIZE_MAX};
+        uint64_t body_bytes = guard->body_bytes;
+        verdict = pl_guard_feed(guard, copy + at, len - at, &taken, &body);
+        REQUIRE(taken <= len - at);
+        REQUIRE(verdict != PL_GUARD_MORE || taken > 0);
+        REQUIRE(body.len <= taken && body.len == guard->body_bytes - body_bytes);
+        at += taken;
+        *used_bytes += taken;
+    }
     free(copy);
-    REQUIRE(taken <= len);
-    REQUIRE(verdict != PL_GUARD_MORE || taken == len);
-    *used_bytes += taken;
     return verdict;
 }
 
@@ -52,8 +59,11 @@ static struct outcome scan(const struct pl_guard_limits *limits, const uint8_t *
                            size_t max_piece_bytes, uint32_t seed)
 {
     struct pl_guard guard;
+    struct pl_headers fields;
     struct outcome outcome = {.verdict = PL_GUARD_MORE};
+    pl_headers_init(&fields);
     pl_guard_init(&guard, limits);
+    pl_guard_reset(&guard, &fields);
     for (size_t at = 0; at < len && outcome.verdict == PL_GUARD_MORE;) {
         seed = seed * 1664525u + 1013904223u;
         size_t want = max_piece_bytes == ALL_AT_ONCE ? len : 1 + (seed >> 8) % max_piece_bytes;
@@ -61,6 +71,12 @@ static struct outcome scan(const struct pl_guard_limits *limits, const uint8_t *
         outcome.verdict = feed_copy(&guard, data + at, piece_bytes, &outcome.used_bytes);
         at += piece_bytes;
     }
+    for (size_t i = 0; i < fields.count; i++) {
+        REQUIRE(fields.items[i].name_len > 0);
+        REQUIRE(fields.items[i].value_offset + fields.items[i].value_len + 2 <= len);
+    }
+    outcome.field_count = fields.count;
+    pl_headers_deinit(&fields);
     outcome.status = guard.status;
     outcome.body_bytes = guard.body_bytes;
     outcome.phase = guard.phase;
@@ -77,6 +93,7 @@ static void require_same(const struct outcome *a, const struct outcome *b)
     REQUIRE(a->verdict == b->verdict);
     REQUIRE(a->status == b->status);
     REQUIRE(a->used_bytes == b->used_bytes);
+    REQUIRE(a->field_count == b->field_count);
     REQUIRE(a->body_bytes == b->body_bytes);
     REQUIRE(a->phase == b->phase);
     REQUIRE(a->expects_continue == b->expects_continue);

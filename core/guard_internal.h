@@ -131,6 +131,12 @@ static inline const char *scan_lf(struct pl_guard *self, const char *at)
 
 /* ---- what is remembered ---- */
 
+/** Where a byte of the head lies, counted from the message's first. */
+static inline uint32_t place_of(const struct pl_guard *self, const char *at)
+{
+    return self->head_bytes + (uint32_t)(at - self->piece);
+}
+
 /** Appends to `text`; what does not fit only leaves a mark, as nothing that long can match. */
 static inline void keep(struct pl_guard *self, const char *data, size_t len)
 {
@@ -156,7 +162,9 @@ const char *pl_guard_scan_line(struct pl_guard *self, const char *at, const char
  * holds the Content-Length (guard_body.c).
  */
 const char *pl_guard_start_body(struct pl_guard *self, bool is_chunked, const char *at);
-/** Takes what belongs to the body. */
-const char *pl_guard_scan_body(struct pl_guard *self, const char *at, const char *end);
+/** Takes what belongs to the body, up to the end of its next run of bytes, which it puts in
+ *  `body`. */
+const char *pl_guard_scan_body(struct pl_guard *self, const char *at, const char *end,
+                               struct pl_str *body);
 
 #endif

@@ -5,15 +5,22 @@
 
 static const char NO_VERSION[] = "The request line does not end in an HTTP version.";
 
+static const char *const METHODS[] = {
+    [GET] = "GET",     [HEAD] = "HEAD",     [POST] = "POST",       [PUT] = "PUT",
+    [PATCH] = "PATCH", [DELETE] = "DELETE", [OPTIONS] = "OPTIONS",
+};
+
+const char *pl_guard_method(const struct pl_guard *self)
+{
+    return METHODS[self->method];
+}
+
 static bool find_method(struct pl_guard *self)
 {
-    static const char *const NAMES[] = {
-        [GET] = "GET",     [HEAD] = "HEAD",     [POST] = "POST",       [PUT] = "PUT",
-        [PATCH] = "PATCH", [DELETE] = "DELETE", [OPTIONS] = "OPTIONS",
-    };
-    for (size_t i = 0; i < PL_COUNT(NAMES); i++) {
-        if (text_is(self, (struct pl_str){NAMES[i], strlen(NAMES[i])})) {
+    for (size_t i = 0; i < PL_COUNT(METHODS); i++) {
+        if (text_is(self, (struct pl_str){METHODS[i], strlen(METHODS[i])})) {
             self->method = (uint8_t)i;
+            self->is_head = i == HEAD;
             return true;
         }
     }
@@ -38,6 +45,7 @@ static const char *scan_method(struct pl_guard *self, const char *start, const c
 
 static const char *scan_target_start(struct pl_guard *self, const char *at)
 {
+    self->target_offset = place_of(self, at);
     if (*at == '/') {
         return next(self, TARGET_ROOT, at + 1);
     }
@@ -61,6 +69,7 @@ static const char *end_target(struct pl_guard *self, const char *at)
         return refuse_byte(self, at,
                            *at == '\r' ? NO_VERSION : "The request target has a byte not allowed.");
     }
+    self->target_len = place_of(self, at) - self->target_offset;
     self->text_len = 0;
     return next(self, VERSION, at + 1);
 }

@@ -110,6 +110,22 @@ static uint32_t append(struct pl_headers *self, struct pl_str bytes)
     return (uint32_t)offset;
 }
 
+void pl_headers_keep_bytes(struct pl_headers *self, const char *data, size_t len)
+{
+    char *outgrown = grow_arena(self, len);
+    (void)append(self, (struct pl_str){data, len});
+    free(outgrown);
+}
+
+void pl_headers_add_place(struct pl_headers *self, struct pl_header place)
+{
+    if (self->count == self->cap) {
+        self->cap = PL_MAX(self->cap * 2, (size_t)FIRST_ITEM_COUNT);
+        self->items = pl_xrealloc(self->items, self->cap * sizeof(*self->items));
+    }
+    self->items[self->count++] = place;
+}
+
 int pl_headers_add(struct pl_headers *self, struct pl_str name, struct pl_str value)
 {
     if (!pl_header_name_is_valid(name) || !pl_header_value_is_valid(value)) {
@@ -121,16 +137,11 @@ int pl_headers_add(struct pl_headers *self, struct pl_str name, struct pl_str va
         return PL_ERR_LIMIT;
     }
     char *outgrown = grow_arena(self, name.len + value.len);
-    if (self->count == self->cap) {
-        self->cap = PL_MAX(self->cap * 2, (size_t)FIRST_ITEM_COUNT);
-        self->items = pl_xrealloc(self->items, self->cap * sizeof(*self->items));
-    }
-    struct pl_header *item = &self->items[self->count++];
-    item->name_offset = append(self, name);
-    item->name_len = (uint32_t)name.len;
-    item->value_offset = append(self, value);
-    item->value_len = (uint32_t)value.len;
+    struct pl_header place = {.name_len = (uint32_t)name.len, .value_len = (uint32_t)value.len};
+    place.name_offset = append(self, name);
+    place.value_offset = append(self, value);
     free(outgrown);
+    pl_headers_add_place(self, place);
     return PL_OK;
 }
 
@@ -254,6 +265,29 @@ static struct pl_str trim(struct pl_str text)
         text.len--;
     }
     return text;
+}
+
+void pl_headers_trim(struct pl_headers *self)
+{
+    for (size_t i = 0; i < self->count; i++) {
+        struct pl_str value = trim(pl_headers_value(self, i));
+        self->items[i].value_offset = (uint32_t)(value.data - self->arena);
+        self->items[i].value_len = (uint32_t)value.len;
+    }
+}
+
+void pl_headers_cut(struct pl_headers *self, size_t arena_bytes)
+{
+    free(self->items);
+    self->items = NULL;
+    self->count = self->cap = 0;
+    self->arena_len = self->arena_cap = PL_MIN(arena_bytes, self->arena_len);
+    if (self->arena_len == 0) {
+        free(self->arena);
+        self->arena = NULL;
+    } else {
+        self->arena = pl_xrealloc(self->arena, self->arena_len);
+    }
 }
 
 bool pl_header_lists_token(struct pl_str value, struct pl_str token)

@@ -31,6 +31,16 @@ void pl_headers_clear(struct pl_headers *self);
  * CR, LF, NUL or another control byte but tab.
  */
 PL_NODISCARD int pl_headers_add(struct pl_headers *self, struct pl_str name, struct pl_str value);
+/**
+ * For the head of a message that its reader has checked already: keep_bytes appends to the arena,
+ * which is the head then, and add_place a field that lies there (or will); trim takes the white
+ * space off all values once the arena is whole.
+ */
+void pl_headers_keep_bytes(struct pl_headers *self, const char *data, size_t len);
+void pl_headers_add_place(struct pl_headers *self, struct pl_header place);
+void pl_headers_trim(struct pl_headers *self);
+/** Drops all fields, and of the arena all but its first bytes; gives the memory back. */
+void pl_headers_cut(struct pl_headers *self, size_t arena_bytes);
 /** Makes `self` a copy of `from`. */
 void pl_headers_copy(struct pl_headers *self, const struct pl_headers *from);
 /** Removes every field of that name; returns how many. */

@@ -1,5 +1,6 @@
 /*
- * Server: the listener side. evhttp behind a strict guard; the only file that knows evhttp.
+ * Server: the listener side. evhttp's connections, a strict guard that reads them; with its parts
+ * the only one that knows evhttp.
  *
  * Thread: one worker (or the main thread, for the admin listener). Gives whole requests to its
  * owner as exchanges; the owner answers each exactly once. Timers for slow heads, slow bodies, idle

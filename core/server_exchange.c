@@ -11,6 +11,91 @@
 #include <string.h>
 #include <sys/socket.h>
 
+#define BODY_FIRST_BYTES 1024
+#define BODY_KEEP_BYTES  16384 /* of a released exchange's, for the next one */
+
+/* ---- life ---------------------------------------------------------------------------------- */
+
+struct server_exchange *pl_server_new_exchange(struct connection *connection)
+{
+    struct pl_server *server = connection->server;
+    struct server_exchange *self = server->free_exchanges;
+    if (self)
+        server->free_exchanges = self->next_free;
+    else
+        self = pl_xcalloc(1, sizeof(*self));
+    *self = (struct server_exchange){
+        .base = {.class = &pl_server_exchange_class, .headers = self->base.headers},
+        .connection = connection,
+        .body = self->body,
+        .body_cap = self->body_cap};
+    return self;
+}
+
+static void drop_body(struct server_exchange *self)
+{
+    free(self->body);
+    self->body = NULL;
+    self->body_len = self->body_cap = 0;
+}
+
+void pl_server_release_exchange(struct server_exchange *self, struct pl_server *server)
+{
+    if (self->request)
+        server->exchange_count--;
+    self->connection->exchange = NULL;
+    self->connection = NULL;
+    self->request = NULL;
+    self->base.ops = NULL;
+    pl_headers_clear(&self->base.headers);
+    if (self->body_cap > BODY_KEEP_BYTES)
+        drop_body(self);
+    self->next_free = server->free_exchanges;
+    server->free_exchanges = self;
+}
+
+void pl_server_keep_body(struct server_exchange *self, struct pl_str bytes)
+{
+    if (bytes.len == 0)
+        return;
+    if (self->body_len + bytes.len > self->body_cap) {
+        self->body_cap = PL_MAX(PL_MAX(self->body_cap * 2, self->body_len + bytes.len),
+                                (size_t)BODY_FIRST_BYTES);
+        self->body = pl_xrealloc(self->body, self->body_cap);
+    }
+    memcpy(self->body + self->body_len, bytes.data, bytes.len);
+    self->body_len += bytes.len;
+}
+
+/* The target lies in the head, wherever that has been moved to. */
+static void find_target(struct server_exchange *self)
+{
+    const struct pl_guard *guard = &self->connection->guard;
+    const char *target = self->base.headers.arena + guard->target_offset;
+    const char *end = target + guard->target_len;
+    const char *question = memchr(target, '?', guard->target_len);
+    const char *path_end = question ? question : end;
+    self->base.path = (struct pl_str){target, (size_t)(path_end - target)};
+    self->base.query =
+        question ? (struct pl_str){question + 1, (size_t)(end - question - 1)} : PL_STR("");
+}
+
+void pl_server_complete_exchange(struct server_exchange *self, struct evhttp_request *req)
+{
+    const struct pl_guard *guard = &self->connection->guard;
+    const struct pl_headers *headers = &self->base.headers;
+    const struct pl_str connection = PL_STR("connection");
+    self->request = req;
+    pl_headers_trim(&self->base.headers);
+    find_target(self);
+    self->base.method = pl_guard_method(guard);
+    self->bodiless = guard->is_head;
+    self->is_old = guard->minor_version == 0;
+    self->close_after = self->is_old
+                            ? !pl_headers_list_token(headers, connection, PL_STR("keep-alive"))
+                            : pl_headers_list_token(headers, connection, PL_STR("close"));
+}
+
 /* ---- the request side of an exchange ------------------------------------------------------- */
 
 static struct server_exchange *of(struct pl_exchange *exchange)
@@ -20,14 +105,8 @@ static struct server_exchange *of(struct pl_exchange *exchange)
 
 static struct pl_str body(struct pl_exchange *exchange)
 {
-    struct evbuffer *input = evhttp_request_get_input_buffer(of(exchange)->request);
-    size_t len = evbuffer_get_length(input);
-    if (len == 0)
-        return PL_STR("");
-    const char *data = (const char *)evbuffer_pullup(input, -1);
-    if (!data)
-        abort();
-    return (struct pl_str){data, len};
+    const struct server_exchange *self = of(exchange);
+    return self->body_len > 0 ? (struct pl_str){self->body, self->body_len} : PL_STR("");
 }
 
 static struct pl_str peer(const struct pl_exchange *exchange)
@@ -42,10 +121,10 @@ static struct pl_str peer(const struct pl_exchange *exchange)
 static void forget_request(struct pl_exchange *exchange)
 {
     struct server_exchange *self = of(exchange);
-    struct evbuffer *input = evhttp_request_get_input_buffer(self->request);
-    evbuffer_drain(input, evbuffer_get_length(input));
-    pl_headers_deinit(&self->base.headers);
-    pl_headers_init(&self->base.headers);
+    const struct pl_guard *guard = &self->connection->guard;
+    drop_body(self);
+    pl_headers_cut(&self->base.headers, guard->target_offset + guard->target_len);
+    find_target(self);
 }
 
 /* ---- the answer side ----------------------------------------------------------------------- */
@@ -57,7 +136,7 @@ static void write_head(struct server_exchange *self, int status, const struct pl
     struct connection *connection = self->connection;
     self->started = true;
     self->bodiless = self->bodiless || pl_reply_is_bodiless(status);
-    bool old_client = self->request->minor == 0;
+    bool old_client = self->is_old;
     bool has_length = content_length_bytes >= 0;
     self->chunked = !has_length && !old_client && !self->bodiless;
     self->eof_framed = !has_length && old_client && !self->bodiless;
@@ -69,8 +148,7 @@ static void write_head(struct server_exchange *self, int status, const struct pl
                                  pl_reply_is_bodiless(status) ? -1 : content_length_bytes,
                              .chunked = self->chunked,
                              .close = self->close_after};
-    connection->last_drain_ms = pl_now_ms();
-    pl_reply_write_head(bufferevent_get_output(connection->bev), &reply);
+    pl_reply_write_head(connection->output, &reply);
 }
 
 /* Sends what waits, then ends the connection. */
@@ -78,7 +156,7 @@ static void close_when_sent(struct connection *self)
 {
     self->state = CONNECTION_CLOSING;
     pl_server_try_flush(self);
-    if (evbuffer_get_length(bufferevent_get_output(self->bev)) == 0)
+    if (evbuffer_get_length(self->output) == 0)
         pl_server_doom(self);
 }
 
@@ -115,7 +193,7 @@ static void reply(struct pl_exchange *exchange, int status, const struct pl_head
     struct server_exchange *self = of(exchange);
     write_head(self, status, headers, (int64_t)len);
     if (!self->bodiless)
-        evbuffer_add(bufferevent_get_output(self->connection->bev), data, len);
+        evbuffer_add(self->connection->output, data, len);
     finish(self);
 }
 
@@ -148,29 +226,25 @@ static bool is_lone_write(struct connection *self)
 static size_t write_at_once(struct connection *self, struct iovec *pieces, int count)
 {
     bool lone = is_lone_write(self);
-    if (!lone || self->server->tls || evbuffer_get_length(bufferevent_get_output(self->bev)) > 0)
+    if (!lone || self->ssl || evbuffer_get_length(self->output) > 0)
         return 0;
     struct msghdr message = {.msg_iov = pieces, .msg_iovlen = (size_t)count};
-    ssize_t sent = sendmsg(bufferevent_getfd(self->bev), &message, MSG_NOSIGNAL);
+    ssize_t sent = sendmsg(self->fd, &message, MSG_NOSIGNAL);
     return sent > 0 ? (size_t)sent : 0; /* an error comes again where it is dealt with */
 }
 
 static void write_pieces(struct connection *self, struct iovec *pieces, int count)
 {
-    struct evbuffer *output = bufferevent_get_output(self->bev);
+    struct evbuffer *output = self->output;
     size_t sent = write_at_once(self, pieces, count);
-    bool waits = evbuffer_get_length(output) > 0;
     for (int i = 0; i < count; i++) {
         size_t skip = PL_MIN(sent, pieces[i].iov_len);
         sent -= skip;
         if (pieces[i].iov_len > skip)
             evbuffer_add(output, (char *)pieces[i].iov_base + skip, pieces[i].iov_len - skip);
     }
-    if (evbuffer_get_length(output) == 0)
-        return;
-    if (!waits)
-        self->last_drain_ms = pl_now_ms();
-    pl_server_flush_soon(self);
+    if (evbuffer_get_length(output) > 0)
+        pl_server_flush_soon(self);
 }
 
 static bool write_body(struct pl_exchange *exchange, const char *data, size_t len)
@@ -188,18 +262,14 @@ static bool write_body(struct pl_exchange *exchange, const char *data, size_t le
         else
             write_pieces(connection, pieces + 1, 1);
     }
-    return evbuffer_get_length(bufferevent_get_output(connection->bev)) <=
-           connection->server->limits.unsent_high_bytes;
+    return evbuffer_get_length(connection->output) <= connection->server->limits.unsent_high_bytes;
 }
 
 static void end(struct pl_exchange *exchange)
 {
     struct server_exchange *self = of(exchange);
-    struct evbuffer *output = bufferevent_get_output(self->connection->bev);
-    if (evbuffer_get_length(output) == 0)
-        self->connection->last_drain_ms = pl_now_ms();
     if (self->chunked)
-        evbuffer_add(output, "0\r\n\r\n", 5);
+        evbuffer_add(self->connection->output, "0\r\n\r\n", 5);
     finish(self);
 }
 

@@ -422,7 +422,7 @@ static void test_slow_requests(void **state)
     net_deinit(&net);
 }
 
-/** What the guard lets pass, evhttp must hand on: its own answers are pages for people. */
+/** What the guard lets pass is handed on: evhttp's own answers are pages for people. */
 static void test_any_path_and_field_reaches_the_owner(void **state)
 {
     (void)state;

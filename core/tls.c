@@ -142,6 +142,7 @@ SSL_CTX *pl_tls_server_ctx_new(const char *cert_file, const char *key_file, char
     if (ctx == NULL) {
         return NULL;
     }
+    SSL_CTX_set_mode(ctx, SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER);
     SSL_CTX_set_default_passwd_cb(ctx, no_password);
     if (SSL_CTX_use_certificate_chain_file(ctx, cert_file) != 1) {
         explain_file("cannot use the certificate", cert_file, error, error_size);

@@ -1,0 +1,190 @@
+/*
+ * Server: what clients send, see server_internal.h. Bytes are read into one buffer per thread and
+ * scanned there by the guard, which finds the target, the fields and the body; the exchange keeps
+ * them. Nothing that a client sends reaches evhttp: for each whole message it is given a head of
+ * ours, takes that for a request, and gives it to on_evhttp_request. What the guard refuses is
+ * answered with a JSON error.
+ */
+#include "json.h"
+#include "log.h"
+#include "reply.h"
+#include "server_internal.h"
+#include <assert.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+
+#define READ_BYTES       65536
+#define READ_AHEAD_BYTES 65536 /* taken, and dropped, while an answer is being made */
+
+static _Thread_local char scratch[READ_BYTES];
+
+/* ---- refusing ----------------------------------------------------------------------------- */
+
+static const char *refusal_code(int status)
+{
+    switch (status) {
+    case 405:
+        return "method_not_allowed";
+    case 408:
+        return "request_timeout";
+    case 413:
+        return "request_too_large";
+    case 414:
+        return "uri_too_long";
+    case 417:
+        return "expectation_failed";
+    case 431:
+        return "headers_too_large";
+    case 501:
+        return "not_implemented";
+    case 505:
+        return "http_version_not_supported";
+    default:
+        return "bad_request";
+    }
+}
+
+static void write_refusal(struct connection *self, int status, const char *reason)
+{
+    char body[512];
+    size_t json_len;
+    char *json = pl_json_encode_string(reason, strlen(reason), &json_len);
+    int len = snprintf(body, sizeof(body),
+                       "{\"error\":{\"message\":%s,\"type\":\"invalid_request_error\","
+                       "\"param\":null,\"code\":\"%s\"}}",
+                       json, refusal_code(status));
+    assert(len > 0 && (size_t)len < sizeof(body));
+    free(json);
+    struct pl_headers headers;
+    pl_headers_init(&headers);
+    int rc = pl_headers_add(&headers, PL_STR("Content-Type"), PL_STR("application/json"));
+    if (status == 405)
+        rc |= pl_headers_add(&headers, PL_STR("Allow"),
+                             PL_STR("GET, HEAD, POST, PUT, PATCH, DELETE"));
+    assert(rc == PL_OK);
+    struct pl_reply reply = {.status = status,
+                             .minor_version = 1,
+                             .headers = &headers,
+                             .content_length_bytes = len,
+                             .close = true};
+    pl_reply_write_head(self->output, &reply);
+    evbuffer_add(self->output, body, (size_t)len);
+    pl_headers_deinit(&headers);
+}
+
+/* Nothing is read until the answer is out: a client that does not take it could fill our memory. */
+void pl_server_refuse(struct connection *self, int status, const char *reason)
+{
+    self->state = CONNECTION_REFUSED;
+    self->since_ms = pl_now_ms();
+    write_refusal(self, status, reason);
+    if (self->exchange)
+        pl_server_release_exchange(self->exchange, self->server);
+    pl_server_socket_listen(self, false);
+    pl_server_try_flush(self);
+}
+
+/* The error is out: shut our side and drop what still comes, so that no reset destroys it. */
+void pl_server_linger(struct connection *self)
+{
+    self->state = CONNECTION_LINGERING;
+    self->since_ms = pl_now_ms();
+    pl_server_socket_say_goodbye(self);
+    shutdown(self->fd, SHUT_WR);
+    pl_server_socket_listen(self, true);
+}
+
+/* ---- a message ---------------------------------------------------------------------------- */
+
+/* Makes evhttp take a request: one that cannot be misread. */
+static void tell_evhttp(struct connection *self)
+{
+    static const char head[] = "GET / HTTP/1.1\r\n\r\n";
+    struct pl_server *server = self->server;
+    server->completing = self;
+    evbuffer_add(bufferevent_get_input(self->bev), head, sizeof(head) - 1);
+    bufferevent_trigger(self->bev, EV_READ, BEV_TRIG_IGNORE_WATERMARKS);
+    if (server->completing != self)
+        return;
+    server->completing = NULL;
+    pl_log(PL_LOG_ERROR, "server: evhttp did not take a request; connection closed");
+    pl_server_doom(self);
+}
+
+static void send_continue(struct connection *self)
+{
+    static const char line[] = "HTTP/1.1 100 Continue\r\n\r\n";
+    evbuffer_add(self->output, line, sizeof(line) - 1);
+    pl_server_try_flush(self);
+}
+
+static void begin_message(struct connection *self)
+{
+    self->since_ms = self->last_read_ms;
+    self->exchange = pl_server_new_exchange(self);
+    pl_guard_reset(&self->guard, &self->exchange->base.headers);
+}
+
+/* Takes what belongs to the message. What comes behind it is dropped, and counted. */
+static void read_message(struct connection *self, const char *data, size_t len)
+{
+    enum pl_guard_verdict verdict = PL_GUARD_MORE;
+    if (self->guard.phase == PL_GUARD_IDLE)
+        begin_message(self);
+    while (len > 0 && verdict == PL_GUARD_MORE) {
+        struct pl_str body;
+        size_t used;
+        bool in_head = self->guard.phase <= PL_GUARD_IN_HEAD;
+        verdict = pl_guard_feed(&self->guard, data, len, &used, &body);
+        if (in_head)
+            pl_headers_keep_bytes(&self->exchange->base.headers, data, used);
+        pl_server_keep_body(self->exchange, body);
+        data += used;
+        len -= used;
+        if (in_head && len == 0 && self->guard.phase == PL_GUARD_IN_BODY &&
+            self->guard.expects_continue)
+            send_continue(self);
+    }
+    if (verdict == PL_GUARD_REFUSED) {
+        pl_server_refuse(self, self->guard.status, self->guard.reason);
+    } else if (verdict == PL_GUARD_DONE) {
+        self->early_bytes = len;
+        tell_evhttp(self);
+    }
+}
+
+/* ---- reading ------------------------------------------------------------------------------ */
+
+static void take_bytes(struct connection *self, const char *data, size_t len)
+{
+    self->last_read_ms = pl_now_ms();
+    switch (self->state) {
+    case CONNECTION_READING:
+        read_message(self, data, len);
+        break;
+    case CONNECTION_BUSY:
+    case CONNECTION_FLUSHING:
+    case CONNECTION_CLOSING:
+        self->early_bytes += len;
+        if (self->early_bytes >= READ_AHEAD_BYTES)
+            pl_server_socket_listen(self, false);
+        break;
+    case CONNECTION_REFUSED:
+    case CONNECTION_LINGERING:
+    case CONNECTION_DOOMED:
+        break;
+    }
+}
+
+void pl_server_read(struct connection *self)
+{
+    if (!self->listens)
+        return;
+    long got = pl_server_socket_read(self, scratch, sizeof(scratch));
+    if (got > 0)
+        take_bytes(self, scratch, (size_t)got);
+    else if (got != PL_ERR_ABSENT) /* the client has left, in one way or another */
+        pl_server_doom(self);
+}
