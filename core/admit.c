@@ -26,7 +26,7 @@ enum pl_admission pl_request_admit(struct pl_request *self, const struct pl_targ
 {
     struct pl_health *health = health_of(self);
     struct pl_place *place = &self->place;
-    uint64_t now_ms = pl_now_ms();
+    uint64_t now_ms = pl_last_now_ms();
     pl_request_leave(self);
     if (!pl_health_admit(health, provider_of(self, target)->slot, now_ms, forced, &place->provider))
         return PL_ADMIT_OUT;
@@ -62,7 +62,7 @@ static void report(struct pl_request *self, enum pl_outcome outcome, bool answer
 {
     struct pl_health *health = health_of(self);
     struct pl_place *place = &self->place;
-    uint64_t now_ms = pl_now_ms();
+    uint64_t now_ms = pl_last_now_ms();
     if (!place->of || place->reported)
         return;
     place->reported = true;
@@ -113,7 +113,7 @@ static void report_late(struct pl_request *self)
     enum pl_outcome outcome = outcome_of_end(self->response.failure);
     if (outcome != PL_OUTCOME_OK && outcome != PL_OUTCOME_NEUTRAL)
         log_ejection(self, "target", target->name,
-                     pl_health_report_late(health_of(self), target->slot, outcome, pl_now_ms(),
+                     pl_health_report_late(health_of(self), target->slot, outcome, pl_last_now_ms(),
                                            pl_random_unit()));
 }
 

@@ -24,9 +24,9 @@
 
 /* ---- byte spans ---- */
 
-static unsigned char ascii_lower(unsigned char c)
+static bool is_letter(unsigned char c)
 {
-    return c >= 'A' && c <= 'Z' ? (unsigned char)(c | 0x20) : c;
+    return (unsigned char)((c | 0x20) - 'a') <= 'z' - 'a';
 }
 
 bool pl_str_equal(struct pl_str a, struct pl_str b)
@@ -38,7 +38,8 @@ bool pl_str_equal(struct pl_str a, struct pl_str b)
 bool pl_bytes_equal_nocase(const char *a, const char *b, size_t len)
 {
     for (size_t i = 0; i < len; i++) {
-        if (ascii_lower((unsigned char)a[i]) != ascii_lower((unsigned char)b[i])) {
+        unsigned char difference = (unsigned char)(a[i] ^ b[i]);
+        if (difference != 0 && (difference != 0x20 || !is_letter((unsigned char)a[i]))) {
             return false;
         }
     }
@@ -82,9 +83,19 @@ uint64_t pl_now_us(void)
     return is_virtual() ? installed_clock->now_us : timespec_us(read_clock(CLOCK_MONOTONIC));
 }
 
+static _Thread_local uint64_t last_now_ms;
+
 uint64_t pl_now_ms(void)
 {
-    return pl_now_us() / 1000u;
+    uint64_t now_ms = pl_now_us() / 1000u;
+    if (!is_virtual())
+        last_now_ms = now_ms;
+    return now_ms;
+}
+
+uint64_t pl_last_now_ms(void)
+{
+    return is_virtual() ? pl_now_ms() : last_now_ms;
 }
 
 uint64_t pl_now_wall_ms(void)

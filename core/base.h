@@ -59,6 +59,12 @@ static inline bool pl_str_equal_nocase(struct pl_str a, struct pl_str b)
 /** Milliseconds and microseconds of the monotonic clock. */
 uint64_t pl_now_ms(void);
 uint64_t pl_now_us(void);
+/**
+ * What pl_now_ms said last on this thread. A look at the clock costs as much as a dozen lines of
+ * code, so what happens within one event shares one: who calls this has it from its event that
+ * pl_now_ms was called at its beginning, and it is behind by no more than the event has taken.
+ */
+uint64_t pl_last_now_ms(void);
 /** Milliseconds since the epoch, for dates only; never for intervals. */
 uint64_t pl_now_wall_ms(void);
 /** Microseconds of CPU that the calling thread has used; always the real ones. */

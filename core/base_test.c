@@ -63,10 +63,23 @@ static void test_an_installed_clock_stands_where_it_is_put(void **state)
     assert_int_equal(1005000, pl_now_wall_ms());
     clock.now_us += 300;
     assert_int_equal(5001, pl_now_ms());
+    clock.now_us += 1000;
+    assert_int_equal(5002, pl_last_now_ms());
     assert_ptr_equal(&clock, pl_clock_install(&other));
     assert_ptr_equal(&other, pl_clock_install(NULL));
     assert_true(pl_now_us() >= real_us);
     assert_true(pl_thread_cpu_us() >= cpu_us);
+}
+
+static void test_last_now_is_what_now_said(void **state)
+{
+    (void)state;
+    uint64_t now_ms = pl_now_ms();
+    while (pl_now_us() / 1000 == now_ms) {
+    }
+    assert_int_equal(pl_last_now_ms(), now_ms);
+    now_ms = pl_now_ms();
+    assert_int_equal(pl_last_now_ms(), now_ms);
 }
 
 static void test_clocks_go_forward(void **state)
@@ -298,6 +311,7 @@ int main(void)
         cmocka_unit_test(test_empty_spans_may_have_no_data),
         cmocka_unit_test(test_nocase_folds_ascii_letters_only),
         cmocka_unit_test(test_clocks_go_forward),
+        cmocka_unit_test(test_last_now_is_what_now_said),
         cmocka_unit_test(test_cpu_clock_counts_work),
         cmocka_unit_test(test_random_is_the_known_generator),
         cmocka_unit_test(test_seed_repeats),

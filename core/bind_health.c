@@ -28,7 +28,7 @@ static bool is_target_fit(const struct pl_topology *topology, const struct pl_ta
 static int is_fit(lua_State *L)
 {
     const struct pl_target *target = pl_bind_check_target(L, 1);
-    lua_pushboolean(L, is_target_fit(pl_bind_generation(L)->topology, target, pl_now_ms()));
+    lua_pushboolean(L, is_target_fit(pl_bind_generation(L)->topology, target, pl_last_now_ms()));
     return 1;
 }
 
@@ -55,7 +55,7 @@ static int load(lua_State *L)
     lua_pushinteger(L, pl_health_in_flight(health, target->slot));
     lua_pushnumber(L, pl_health_first_token_ewma_ms(health, target->slot));
     lua_pushnumber(L, pl_health_success_ewma(health, target->slot));
-    lua_pushnumber(L, pl_health_ramp(health, target->slot, pl_now_ms()));
+    lua_pushnumber(L, pl_health_ramp(health, target->slot, pl_last_now_ms()));
     return 4;
 }
 

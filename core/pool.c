@@ -260,7 +260,7 @@ void pl_pool_give(struct pl_pool *self, struct pl_connection *connection)
     }
     connection->on_event = on_idle_event;
     connection->on_event_arg = connection;
-    connection->idle_since_ms = pl_now_ms();
+    connection->idle_since_ms = pl_last_now_ms();
     connection->reused = true;
     pl_connection_want_write(connection, false);
     pl_connection_want_read(connection, true);

@@ -71,7 +71,8 @@ static void put_fault(struct line *self, const struct pl_request *request)
 /* "primary/gpt-4;503;12ms, fallback/gpt-4;200;30ms" */
 static void add_trail_header(struct pl_request *self, struct pl_headers *headers)
 {
-    struct line line = {.len = 0};
+    struct line line;
+    line.len = 0; /* the text is long, and need not be cleared */
     for (size_t i = 0; i < self->trail_count; i++) {
         if (i > 0)
             put(&line, ", ", 2);

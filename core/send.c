@@ -17,11 +17,11 @@ void pl_request_add_trail(struct pl_request *self, int status, enum pl_failure f
         self->trail_cap = self->trail_cap ? self->trail_cap * 2 : 4;
         self->trail = pl_xrealloc(self->trail, self->trail_cap * sizeof(*self->trail));
     }
-    self->trail[self->trail_count++] =
-        (struct pl_trail_entry){.target = self->attempt_target,
-                                .status = status,
-                                .failure = failure,
-                                .duration_ms = (uint32_t)(pl_now_ms() - self->attempt_start_ms)};
+    self->trail[self->trail_count++] = (struct pl_trail_entry){
+        .target = self->attempt_target,
+        .status = status,
+        .failure = failure,
+        .duration_ms = (uint32_t)(pl_last_now_ms() - self->attempt_start_ms)};
 }
 
 /* ---- the answer ----------------------------------------------------------------------------- */
@@ -135,7 +135,7 @@ static void on_head(struct pl_attempt *attempt, void *arg)
     struct pl_request *self = arg;
     struct pl_response *response = &self->response;
     copy_head(response, self->runtime->transport->head(attempt));
-    response->head_ms = (uint32_t)(pl_now_ms() - self->attempt_start_ms);
+    response->head_ms = (uint32_t)(pl_last_now_ms() - self->attempt_start_ms);
     bool good = response->status < 300;
     bool is_empty = response->framing == PL_FRAMING_NONE ||
                     (response->framing == PL_FRAMING_LENGTH && response->content_length_bytes == 0);
@@ -213,8 +213,9 @@ static void on_done(struct pl_attempt *attempt, enum pl_failure failure, void *a
 {
     struct pl_request *self = arg;
     struct pl_response *response = &self->response;
-    char detail[sizeof(response->detail)];
-    snprintf(detail, sizeof(detail), "%s", self->runtime->transport->stats(attempt)->detail);
+    char detail[sizeof(response->detail)] = "";
+    if (failure != PL_FAIL_NONE)
+        snprintf(detail, sizeof(detail), "%s", self->runtime->transport->stats(attempt)->detail);
     self->attempt = NULL;
     if (!response->live) {
         fail_answer(self, failure, detail);
@@ -229,7 +230,7 @@ static void on_done(struct pl_attempt *attempt, enum pl_failure failure, void *a
     }
     response->complete = failure == PL_FAIL_NONE;
     response->failure = failure;
-    snprintf(response->detail, sizeof(response->detail), "%s", detail);
+    memcpy(response->detail, detail, sizeof(detail));
     if (response->intake == PL_INTAKE_RELAYING) {
         pl_request_relay_done(self, failure);
         return;
@@ -261,7 +262,7 @@ int pl_request_send(struct pl_request *self, const struct pl_target *target)
         (void)pl_request_admit(self, target, true);
     response_reset(&self->response);
     self->attempt_target = self->response.target = target;
-    self->attempt_start_ms = pl_now_ms();
+    self->attempt_start_ms = pl_last_now_ms();
     if (pl_request_build(self, target, &request.piece_count) != PL_OK)
         return PL_ERR_SYNTAX;
     request.pieces = self->pieces;

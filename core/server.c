@@ -101,7 +101,7 @@ static void on_reply_sent(struct evhttp_request *req, void *arg)
     pl_guard_reset(&self->guard, NULL);
     self->has_served = true;
     self->state = CONNECTION_READING;
-    self->since_ms = pl_now_ms();
+    self->since_ms = pl_last_now_ms();
     if (self->early_bytes > 0 || self->server->draining)
         pl_server_doom(self);
 }
@@ -229,6 +229,7 @@ static void on_queue(evutil_socket_t fd, short what, void *arg)
     (void)what;
     struct pl_server *server = arg;
     struct connection *self;
+    (void)pl_now_ms();
     server->in_queues = true;
     while ((self = queue_pop(&server->newcomers)))
         connection_adopt(self);
