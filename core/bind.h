@@ -22,6 +22,23 @@ struct pl_vm *pl_bind_vm_new(const struct pl_vm_limits *limits, struct pl_genera
 /** The generation of a state. */
 struct pl_generation *pl_bind_generation(lua_State *L);
 
+/* ---- bind_box.c ---- */
+
+/** What every object that Lua holds begins with: its class, by the address of its name. */
+struct pl_bind_box {
+    const char *class;
+};
+/** Pushes the class's metatable, which is new and empty the first time. */
+void pl_bind_push_class(lua_State *L, const char *class);
+/** Pushes a new object of `size` bytes, of which the caller fills all but the head. */
+void *pl_bind_push_box(lua_State *L, size_t size, const char *class);
+/** The object in argument `index`; raises an error for anything else. */
+void *pl_bind_check_box(lua_State *L, int index, const char *class);
+/** Keeps the object on top of the stack as that of `owner`, instead of the one before. */
+void pl_bind_keep_box(lua_State *L, const void *owner);
+/** Pushes the object kept for `owner`; without one, nothing, and returns NULL. */
+void *pl_bind_push_kept_box(lua_State *L, const void *owner);
+
 /* ---- bind_request.c ---- */
 
 /** Adds the request's functions and its class to the native table on top of the stack. */

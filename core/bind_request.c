@@ -7,12 +7,13 @@
 #include <lauxlib.h>
 #include <string.h>
 
-#define REQUEST_CLASS "perilune.request"
-#define HEADERS_CLASS "perilune.request.headers"
+static const char REQUEST_CLASS[] = "perilune.request";
+static const char HEADERS_CLASS[] = "perilune.request.headers";
 
 #define POLICY_HEADERS_MAX_BYTES (64 * 1024)
 
 struct box {
+    struct pl_bind_box head;
     struct pl_request *request;
     uint64_t serial;
 };
@@ -20,7 +21,7 @@ struct box {
 /* A request that has not ended. */
 static struct pl_request *check_alive(lua_State *L, int index, const char *class)
 {
-    struct box *box = luaL_checkudata(L, index, class);
+    struct box *box = pl_bind_check_box(L, index, class);
     if (box->request->serial != box->serial)
         luaL_error(L, "this request has ended");
     return box->request;
@@ -73,16 +74,27 @@ static struct pl_request *check_uncommitted(lua_State *L)
 
 static void push_box(lua_State *L, struct pl_request *request, const char *class)
 {
-    struct box *box = lua_newuserdata(L, sizeof(*box));
-    *box = (struct box){request, request->serial};
-    luaL_getmetatable(L, class);
-    lua_setmetatable(L, -2);
+    struct box *box = pl_bind_push_box(L, sizeof(*box), class);
+    box->request = request;
+    box->serial = request->serial;
+}
+
+/* A request has one object, however often it is asked for. */
+static void push_request(lua_State *L, struct pl_request *request)
+{
+    const struct box *kept = pl_bind_push_kept_box(L, request);
+    if (kept && kept->serial == request->serial)
+        return;
+    if (kept)
+        lua_pop(L, 1);
+    push_box(L, request, REQUEST_CLASS);
+    pl_bind_keep_box(L, request);
 }
 
 /* wrap(pointer): the object of a request that begins. */
 static int wrap(lua_State *L)
 {
-    push_box(L, lua_touserdata(L, 1), REQUEST_CLASS);
+    push_request(L, lua_touserdata(L, 1));
     return 1;
 }
 
@@ -99,7 +111,7 @@ struct pl_request *pl_bind_running_request(lua_State *L)
 
 static int current(lua_State *L)
 {
-    push_box(L, pl_bind_running_request(L), REQUEST_CLASS);
+    push_request(L, pl_bind_running_request(L));
     return 1;
 }
 
@@ -425,7 +437,7 @@ static int sleep_ms(lua_State *L)
 
 static void set_class(lua_State *L, const char *name)
 {
-    luaL_newmetatable(L, name);
+    pl_bind_push_class(L, name);
     lua_pushcfunction(L, read_only);
     lua_setfield(L, -2, "__newindex");
     lua_pushliteral(L, "locked");

@@ -6,10 +6,11 @@
 #include <lauxlib.h>
 #include <string.h>
 
-#define RESPONSE_CLASS "perilune.response"
-#define HEADERS_CLASS  "perilune.response.headers"
+static const char RESPONSE_CLASS[] = "perilune.response";
+static const char HEADERS_CLASS[] = "perilune.response.headers";
 
 struct box {
+    struct pl_bind_box head;
     struct pl_request *request;
     uint64_t request_serial;
     uint32_t response_serial;
@@ -23,7 +24,7 @@ static bool is_live(const struct box *box)
 
 static struct pl_request *check(lua_State *L, int index, const char *class)
 {
-    struct box *box = luaL_checkudata(L, index, class);
+    struct box *box = pl_bind_check_box(L, index, class);
     if (!is_live(box))
         luaL_error(L, "this answer was dropped by a later send, or its request has ended");
     if (box->request->runtime->running != box->request)
@@ -33,18 +34,27 @@ static struct pl_request *check(lua_State *L, int index, const char *class)
 
 static void push_box(lua_State *L, struct pl_request *request, const char *class)
 {
-    struct box *box = lua_newuserdata(L, sizeof(*box));
-    *box = (struct box){request, request->serial, request->response.serial};
-    luaL_getmetatable(L, class);
-    lua_setmetatable(L, -2);
+    struct box *box = pl_bind_push_box(L, sizeof(*box), class);
+    box->request = request;
+    box->request_serial = request->serial;
+    box->response_serial = request->response.serial;
 }
 
+/* An answer has one object, however often it is asked for. */
 void pl_bind_push_response(lua_State *L, struct pl_request *request)
 {
-    if (request->response.live)
-        push_box(L, request, RESPONSE_CLASS);
-    else
+    const struct pl_response *response = &request->response;
+    if (!response->live) {
         lua_pushnil(L);
+        return;
+    }
+    const struct box *kept = pl_bind_push_kept_box(L, response);
+    if (kept && is_live(kept))
+        return;
+    if (kept)
+        lua_pop(L, 1);
+    push_box(L, request, RESPONSE_CLASS);
+    pl_bind_keep_box(L, response);
 }
 
 void pl_bind_check_response(lua_State *L, int index, struct pl_request *request)
@@ -90,16 +100,6 @@ static int response_index(lua_State *L)
         lua_pushinteger(L, self->head_ms);
     else
         return luaL_error(L, "an answer has no field '%s'", key);
-    return 1;
-}
-
-/* The same answer may be boxed more than once. */
-static int response_eq(lua_State *L)
-{
-    const struct box *a = luaL_checkudata(L, 1, RESPONSE_CLASS);
-    const struct box *b = luaL_checkudata(L, 2, RESPONSE_CLASS);
-    lua_pushboolean(L, a->request == b->request && a->request_serial == b->request_serial &&
-                           a->response_serial == b->response_serial);
     return 1;
 }
 
@@ -162,7 +162,7 @@ static int collect_result(lua_State *L)
 
 static void make_class(lua_State *L, const char *name, lua_CFunction newindex)
 {
-    luaL_newmetatable(L, name);
+    pl_bind_push_class(L, name);
     lua_pushcfunction(L, newindex);
     lua_setfield(L, -2, "__newindex");
     lua_pushliteral(L, "locked");
@@ -181,8 +181,6 @@ void pl_bind_response(lua_State *L)
     lua_pop(L, 1);
 
     make_class(L, RESPONSE_CLASS, read_only);
-    lua_pushcfunction(L, response_eq);
-    lua_setfield(L, -2, "__eq");
     lua_newtable(L); /* native.response_methods, completed by perilune.boot */
     lua_pushvalue(L, -1);
     lua_pushcclosure(L, response_index, 1);

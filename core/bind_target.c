@@ -6,12 +6,17 @@
 #include <lauxlib.h>
 #include <string.h>
 
-#define TARGET_CLASS "perilune.target"
+static const char TARGET_CLASS[] = "perilune.target";
+
+struct box {
+    struct pl_bind_box head;
+    const struct pl_target *target;
+};
 
 const struct pl_target *pl_bind_check_target(lua_State *L, int index)
 {
-    const struct pl_target **box = luaL_checkudata(L, index, TARGET_CLASS);
-    return *box;
+    const struct box *box = pl_bind_check_box(L, index, TARGET_CLASS);
+    return box->target;
 }
 
 void pl_bind_push_target(lua_State *L, struct pl_generation *generation,
@@ -61,7 +66,7 @@ static int target_tostring(lua_State *L)
 
 void pl_bind_target(lua_State *L)
 {
-    luaL_newmetatable(L, TARGET_CLASS);
+    pl_bind_push_class(L, TARGET_CLASS);
     static const luaL_Reg methods[] = {
         {"__newindex", target_newindex}, {"__tostring", target_tostring}, {NULL, NULL}};
     luaL_register(L, NULL, methods);
@@ -80,10 +85,8 @@ void pl_bind_make_targets(lua_State *L, struct pl_generation *generation)
     const struct pl_topology *topology = generation->topology;
     lua_createtable(L, (int)topology->target_count, 0);
     for (size_t i = 0; i < topology->target_count; i++) {
-        const struct pl_target **box = lua_newuserdata(L, sizeof(*box));
-        *box = &topology->targets[i];
-        luaL_getmetatable(L, TARGET_CLASS);
-        lua_setmetatable(L, -2);
+        struct box *box = pl_bind_push_box(L, sizeof(*box), TARGET_CLASS);
+        box->target = &topology->targets[i];
         lua_rawseti(L, -2, (int)i + 1);
     }
     lua_pushvalue(L, -1);
