@@ -15,7 +15,9 @@
  * status 300 on it is the last word, and sending stops.
  *
  * One timer per attempt, armed lazily: progress only notes the time; when the timer fires, it is
- * seen what is due and, if nothing is, the timer is armed again.
+ * seen what is due and, if nothing is, the timer is armed again. An attempt that has ended leaves
+ * it as it is: its memory, timer and all, waits in its pool for the next attempt, whose limits are
+ * hardly ever due before.
  */
 #include "attempt.h"
 #include "dial.h"
@@ -29,10 +31,14 @@
 #define MAX_INTERIM_HEADS 8
 #define SCRATCH_BYTES     65536
 
+#define SPARE_COUNT_MAX      64 /* per pool */
+#define SPARE_HEAD_MAX_BYTES 4096
+
 enum state { STATE_DIAL, STATE_HEAD, STATE_BODY, STATE_ENDED };
 
 struct pl_attempt {
     struct pl_pool *pool;
+    struct pl_attempt *next_spare;
     struct pl_dial *dial;             /* while connecting */
     struct pl_connection *connection; /* from then to the end */
     struct pl_attempt_ops ops;
@@ -45,15 +51,17 @@ struct pl_attempt {
     uint8_t interim_heads;
     int write_errno;      /* why sending was given up, if it was */
     size_t piece, offset; /* where writing goes on */
-    struct pl_response_head head;
     struct pl_chunked chunked;
     uint64_t left_bytes; /* of a body with a length */
     char *held;          /* bytes read that cannot be handed on yet */
     size_t held_start, held_end, held_cap;
     uint64_t start_ms, now_ms; /* now: when the event began that is being dealt with */
-    uint64_t progress_ms, paused_at_ms, timer_due_ms;
-    struct event timer;
+    uint64_t progress_ms, paused_at_ms;
     struct pl_attempt_stats stats;
+    /* from here on it is kept for the next attempt that has this memory; see take_or_make */
+    struct pl_response_head head;
+    struct event timer;
+    uint64_t timer_due_ms; /* 0: not armed */
 };
 
 static _Thread_local char scratch[SCRATCH_BYTES];
@@ -97,17 +105,50 @@ static void enter(struct pl_attempt *self)
 
 static void free_attempt(struct pl_attempt *self)
 {
+    event_del(&self->timer);
     pl_response_head_deinit(&self->head);
-    pl_pool_unref(self->pool);
-    free(self->held);
     free(self);
 }
 
-/** Lets go of the loop and the network. */
+/** Keeps the memory for the next attempt, within bounds. */
+static void recycle(struct pl_attempt *self)
+{
+    struct pl_pool *pool = self->pool;
+    free(self->held);
+    self->held = NULL;
+    if (pool->closed || pool->spare_count == SPARE_COUNT_MAX ||
+        self->head.headers.arena_cap > SPARE_HEAD_MAX_BYTES) {
+        free_attempt(self);
+    } else {
+        self->next_spare = pool->spare_attempts;
+        pool->spare_attempts = self;
+        pool->spare_count++;
+    }
+    pl_pool_unref(pool);
+}
+
+static struct pl_attempt *take_spare(struct pl_pool *pool)
+{
+    struct pl_attempt *spare = pool->spare_attempts;
+    if (spare != NULL) {
+        pool->spare_attempts = spare->next_spare;
+        pool->spare_count--;
+    }
+    return spare;
+}
+
+static void free_spare_attempts(struct pl_pool *pool)
+{
+    struct pl_attempt *spare;
+    while ((spare = take_spare(pool)) != NULL) {
+        free_attempt(spare);
+    }
+}
+
+/** Lets go of the network; what the timer still does is nothing. */
 static void detach(struct pl_attempt *self)
 {
     self->state = STATE_ENDED;
-    event_del(&self->timer);
     if (self->dial != NULL) {
         pl_dial_cancel(self->dial);
     }
@@ -238,7 +279,7 @@ static void leave(struct pl_attempt *self)
 {
     self->depth--;
     if (self->state == STATE_ENDED) {
-        free_attempt(self);
+        recycle(self);
         return;
     }
     if (self->state == STATE_BODY && !self->compacted) {
@@ -616,8 +657,11 @@ static void on_timer(evutil_socket_t fd, short what, void *arg)
 {
     (void)fd;
     struct pl_attempt *self = arg;
-    enter(self);
     self->timer_due_ms = 0; /* libevent disarms it before the call, however it was activated */
+    if (self->state == STATE_ENDED) {
+        return; /* a spare one */
+    }
+    enter(self);
     if ((what & EV_READ) != 0 && self->state == STATE_BODY && !self->paused) {
         consume_held(self);
     }
@@ -632,11 +676,27 @@ static void on_timer(evutil_socket_t fd, short what, void *arg)
 
 /* ---- exported ---- */
 
+static struct pl_attempt *take_or_make(struct pl_pool *pool)
+{
+    struct pl_attempt *self = take_spare(pool);
+    if (self == NULL) {
+        self = pl_xcalloc(1, sizeof(*self));
+        event_assign(&self->timer, pool->base, -1, 0, on_timer, self);
+        pool->free_spare_attempts = free_spare_attempts;
+        return self;
+    }
+    struct pl_headers headers = self->head.headers;
+    pl_headers_clear(&headers);
+    memset(self, 0, offsetof(struct pl_attempt, head));
+    self->head = (struct pl_response_head){.headers = headers};
+    return self;
+}
+
 struct pl_attempt *pl_attempt_start(struct pl_pool *pool, const struct pl_attempt_request *request,
                                     const struct pl_attempt_limits *limits,
                                     const struct pl_attempt_ops *ops, void *arg)
 {
-    struct pl_attempt *self = pl_xcalloc(1, sizeof(*self));
+    struct pl_attempt *self = take_or_make(pool);
     pl_pool_ref(pool);
     self->pool = pool;
     self->ops = *ops;
@@ -644,8 +704,6 @@ struct pl_attempt *pl_attempt_start(struct pl_pool *pool, const struct pl_attemp
     self->request = *request;
     self->limits = *limits;
     self->start_ms = self->now_ms = pl_now_ms();
-    pl_response_head_init(&self->head);
-    event_assign(&self->timer, pool->base, -1, 0, on_timer, self);
     struct pl_connection *connection = pl_pool_take(pool, request->credential_tag);
     self->stats.reused = connection != NULL;
     if (connection != NULL) {
@@ -664,7 +722,7 @@ void pl_attempt_cancel(struct pl_attempt *attempt)
     }
     detach(attempt);
     if (attempt->depth == 0) {
-        free_attempt(attempt);
+        recycle(attempt);
     }
 }
 

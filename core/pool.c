@@ -295,6 +295,9 @@ void pl_pool_free(struct pl_pool *self)
         return;
     }
     self->closed = true;
+    if (self->free_spare_attempts != NULL) {
+        self->free_spare_attempts(self);
+    }
     close_tail(self, &self->idle);
     event_free(self->sweep_timer);
     self->sweep_timer = NULL;

@@ -17,6 +17,9 @@
 #include <event2/event_struct.h>
 #include <sys/uio.h>
 
+struct pl_attempt;
+struct pl_pool;
+
 /** Where an upstream is and how it is reached. Immutable; shared by all workers. */
 struct pl_endpoint {
     char *host; /* name or numeric address, without brackets */
@@ -53,6 +56,9 @@ struct pl_pool {
     bool closed;          /* pl_pool_free was called: nothing is kept any more */
     SSL_SESSION *session; /* the newest session ticket, for resumption */
     struct event *sweep_timer;
+    struct pl_attempt *spare_attempts; /* ended; attempt.c keeps them for the next ones ... */
+    size_t spare_count;
+    void (*free_spare_attempts)(struct pl_pool *self); /* ... and frees them; NULL: none yet */
 };
 
 /** Borrows all three; they must outlive the pool and the attempts on it. */
