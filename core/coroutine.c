@@ -1,6 +1,6 @@
 /*
- * Coroutine: see coroutine.h. Threads that ended well are kept for the next request, in a table of
- * the registry, because making one costs more than a short policy does.
+ * Coroutine: see coroutine.h. Threads that ended well are kept for the next request, with their
+ * place in the registry, because making one costs more than a short policy does.
  */
 #include "coroutine.h"
 #include "vm_ticker.h"
@@ -9,44 +9,28 @@
 #include <stdio.h>
 #include <string.h>
 
-#define IDLE_THREADS_MAX 64
-
-static const char idle_key;
-
 void pl_coroutine_init(struct pl_coroutine *self, struct pl_vm *vm)
 {
     *self = (struct pl_coroutine){.vm = vm, .ref = LUA_NOREF, .state = PL_COROUTINE_IDLE};
 }
 
-/* Leaves the table of idle threads. */
-static void push_idle(lua_State *L)
-{
-    lua_pushlightuserdata(L, (void *)&idle_key);
-    lua_rawget(L, LUA_REGISTRYINDEX);
-    if (!lua_isnil(L, -1))
-        return;
-    lua_pop(L, 1);
-    lua_newtable(L);
-    lua_pushlightuserdata(L, (void *)&idle_key);
-    lua_pushvalue(L, -2);
-    lua_rawset(L, LUA_REGISTRYINDEX);
-}
-
 static int open_protected(lua_State *L)
 {
     struct pl_coroutine *self = lua_touserdata(L, 1);
-    push_idle(L);
-    int count = (int)lua_objlen(L, -1);
-    if (count > 0) {
-        lua_rawgeti(L, -1, count);
-        lua_pushnil(L);
-        lua_rawseti(L, -3, count);
-        self->thread = lua_tothread(L, -1);
-    } else {
-        self->thread = lua_newthread(L);
-    }
+    self->thread = lua_newthread(L);
     self->ref = luaL_ref(L, LUA_REGISTRYINDEX);
     return 0;
+}
+
+static bool take_idle(struct pl_coroutine *self)
+{
+    struct pl_vm *vm = self->vm;
+    if (vm->idle_count == 0)
+        return false;
+    struct pl_vm_thread *idle = &vm->idle[--vm->idle_count];
+    self->thread = idle->state;
+    self->ref = idle->ref;
+    return true;
 }
 
 int pl_coroutine_open(struct pl_coroutine *self)
@@ -54,7 +38,7 @@ int pl_coroutine_open(struct pl_coroutine *self)
     assert(self->state == PL_COROUTINE_IDLE);
     pl_vm_recover(self->vm);
     self->vm->reserve_bytes = self->has_reserve ? PL_VM_RESERVE_BYTES : 0;
-    int status = lua_cpcall(self->vm->state, open_protected, self);
+    int status = take_idle(self) ? 0 : lua_cpcall(self->vm->state, open_protected, self);
     self->vm->reserve_bytes = 0;
     if (status != 0) {
         lua_pop(self->vm->state, 1);
@@ -64,25 +48,6 @@ int pl_coroutine_open(struct pl_coroutine *self)
     return PL_OK;
 }
 
-static int recycle_protected(lua_State *L)
-{
-    struct pl_coroutine *self = lua_touserdata(L, 1);
-    push_idle(L);
-    int count = (int)lua_objlen(L, -1);
-    if (count < IDLE_THREADS_MAX) {
-        lua_rawgeti(L, LUA_REGISTRYINDEX, self->ref);
-        lua_rawseti(L, -2, count + 1);
-    }
-    return 0;
-}
-
-static void recycle(struct pl_coroutine *self)
-{
-    lua_settop(self->thread, 0);
-    if (lua_cpcall(self->vm->state, recycle_protected, self) != 0)
-        lua_pop(self->vm->state, 1);
-}
-
 static void drop(struct pl_coroutine *self)
 {
     luaL_unref(self->vm->state, LUA_REGISTRYINDEX, self->ref);
@@ -90,6 +55,18 @@ static void drop(struct pl_coroutine *self)
     self->thread = NULL;
     self->state = PL_COROUTINE_IDLE;
     self->waits_for = NULL;
+}
+
+/* As drop, for a thread that ended well. */
+static void recycle(struct pl_coroutine *self)
+{
+    struct pl_vm *vm = self->vm;
+    if (vm->idle_count < PL_COUNT(vm->idle)) {
+        lua_settop(self->thread, 0);
+        vm->idle[vm->idle_count++] = (struct pl_vm_thread){self->thread, self->ref};
+        self->ref = LUA_NOREF; /* which drop leaves alone */
+    }
+    drop(self);
 }
 
 /* Whether the text begins with a policy's file and line: "fallback.lua:12: ". */
@@ -166,7 +143,6 @@ enum pl_coroutine_result pl_coroutine_resume(struct pl_coroutine *self, int arg_
     }
     if (status == 0) {
         recycle(self);
-        drop(self);
         return PL_COROUTINE_DONE;
     }
     take_error(self, status);

@@ -31,6 +31,12 @@ enum pl_overrun { PL_OVERRUN_NONE, PL_OVERRUN_BURST, PL_OVERRUN_REQUEST };
 /** More memory than its limit, for what must run when a VM is full: see pl_vm_begin_burst. */
 #define PL_VM_RESERVE_BYTES (4u * 1024 * 1024)
 
+/** A thread of the state, for coroutine.c. */
+struct pl_vm_thread {
+    lua_State *state;
+    int ref; /* its place in the registry */
+};
+
 struct pl_vm {
     lua_State *state;
     struct pl_vm_limits limits;
@@ -51,6 +57,8 @@ struct pl_vm {
     bool starved;                      /* memory has run out since the last full collection */
     uint32_t log_line_count;           /* written while no request runs */
     void *user;                        /* the owner's; see pl_vm_of */
+    struct pl_vm_thread idle[64];      /* coroutines that wait for work */
+    size_t idle_count;
 };
 
 /** NULL when the state does not fit its memory. */
