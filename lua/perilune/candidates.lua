@@ -41,7 +41,8 @@
 -- queues belong to the request and end with it.
 --
 -- Cost: the first target takes one small table, and by weight one random number and no look at any
--- other target; what further steps need is made at the second. What can be known of a route
+-- other target. Where each priority has one target the next ones take no more, as long as each can
+-- be had at once; what other steps need is made at the first of them. What can be known of a route
 -- beforehand is prepared once and kept as long as the route lives.
 
 local balance = require "perilune.balance"
@@ -124,11 +125,28 @@ local function first(walk, plan)
   return target
 end
 
+--- A plain further step, of a chain: no state, either. Nil when it is not plain.
+local function follow(walk, plan)
+  local slot, deps, budget = walk.last_slot + 1, plan.deps, plan.budget
+  if slot > plan.count or slot > plan.attempts or states.asks_to_wait(walk.req) then return nil end
+  if not waiting.is_in_time(walk) then return nil end
+  if budget and not deps.retry_allowed(budget.ratio, budget.min_count) then return nil end
+  local target = plan.targets[slot]
+  if not deps.admit(target, false) then return nil end
+  walk.last_slot = slot
+  return target
+end
+
+local function plain_step(walk, plan)
+  if walk.last_slot == 0 then return first(walk, plan) end
+  return plan.is_chain and follow(walk, plan)
+end
+
 --- A walk is { route, req, last_slot, state }: last_slot as long as there is no state.
 local function step(walk, plan)
   if not walk.state then
     if plan.count == 0 then return nil end
-    local target = walk.last_slot == 0 and first(walk, plan)
+    local target = plain_step(walk, plan)
     if target then return target end
     walk.state = states.new(plan, walk.req, walk.last_slot)
   end

@@ -43,6 +43,13 @@ local function add_group(self, level, route)
   self.groups[group.number] = group
 end
 
+local function is_chain(self)
+  for _, group in ipairs(self.groups) do
+    if group.count ~= 1 or group.quota ~= 1 then return false end
+  end
+  return not self.is_limited
+end
+
 --- Prepares a route.
 -- @tparam table route targets, retry, and where wanted balance, panic, max_ejection_ratio, and
 -- ranks (perilune.ranked)
@@ -54,6 +61,7 @@ end
 --  * groups, in the order of priorities: as of perilune.balance, with number, slots (position ->),
 --    quota (targets given in a round), and repeats when that is more than there are
 --  * max_out, how many may count as out, and is_limited when that is less than all
+--  * is_chain when each priority has one target, to be given once: then the slots are the order
 function plan.new(route, deps)
   local retry = route.retry
   local self = { deps = deps, retry = retry, attempts = retry.attempts, budget = retry.budget,
@@ -62,6 +70,7 @@ function plan.new(route, deps)
   for _, level in ipairs(levels) do add_group(self, level, route) end
   self.max_out = math.floor(self.count * (route.max_ejection_ratio or 1))
   self.is_limited = self.max_out < self.count
+  self.is_chain = is_chain(self)
   return self
 end
 

@@ -32,20 +32,28 @@ local state = {}
 
 local ASKS_TO_WAIT = { [429] = true, [503] = true }
 
---- Makes the state of a walk that has given no target, or one.
+--- Whether the last answer may name a time to come again.
+function state.asks_to_wait(req)
+  local res = req.last
+  return res ~= nil and ASKS_TO_WAIT[res.status] and res.has_wait_hint ~= false
+end
+
+--- Makes the state of a walk that has given no target, one, or the first ones of a chain.
 -- @tparam table plan of perilune.candidates.plan
 -- @param req the request
--- @tparam number last_slot the slot of that target, 0 for none
+-- @tparam number last_slot the slot of the last of them, 0 for none
 function state.new(plan, req, last_slot)
   local self = { 0, 0, 0, 0, req = req, last_slot = last_slot, given_count = 0,
     untried = plan.count, pass = 1, rested = true, wait_count = 0, waited = false,
     waited_to_ms = 0, group_number = 1, quota_left = plan.groups[1].quota, queued_slot = 0,
     panic = false, busy_slot = 0 }
   for slot = 5, plan.count do self[slot] = 0 end
-  if last_slot > 0 then
-    self[last_slot], self.given_count, self.untried = 1, 1, plan.count - 1
-    self.quota_left = self.quota_left - 1
-  end
+  if last_slot == 0 then return self end
+  if plan.is_chain then self.group_number, self.given_count = last_slot, last_slot - 1 end
+  for slot = last_slot - self.given_count, last_slot do self[slot] = 1 end
+  self.given_count = self.given_count + 1
+  self.untried = plan.count - self.given_count
+  self.quota_left = plan.groups[self.group_number].quota - 1
   return self
 end
 
