@@ -1,18 +1,17 @@
 /*
  * Server: see server.h. The listener's connections, from accept to close.
  *
- * evhttp accepts, and owns each connection and its turn of request and answer; the bytes are ours.
- * Its bufferevent is given no socket, only a head of our making for each request that the guard
- * (guard.h) has found to be whole, so that its parser has nothing to misread and little to do
- * (server_input.c). Answers are written here, straight to the socket when nothing is waiting;
- * evhttp only learns that they ended (evhttp_send_reply_end), and goes on to the next request.
+ * evhttp accepts, and owns each connection; what is said on it is ours. Its bufferevent is given no
+ * socket, so to evhttp every connection waits for a first request for ever. Requests are read by
+ * the guard (guard.h), which is strict where evhttp's parser is not; answers are written straight
+ * to the socket when nothing is waiting.
  *
  *   server.c           accept, close, limits in time
  *   server_socket.c    bytes in and out, plain or TLS
  *   server_input.c     messages, and the refusal of what is none
  *   server_exchange.c  what the owner sees: a request, and its answer
  *
- * Ownership: evhttp owns its connection and request, and closes the socket; `struct connection`
+ * Ownership: evhttp owns its connection, and closes the socket; `struct connection`
  * lives from on_bev until evhttp's close callback; an exchange lives from the first byte of a
  * request to its answer or to on_gone. Nothing is freed in its own callback: a connection to be
  * closed goes to the doomed list, which an event empties in the same loop turn.
@@ -91,34 +90,6 @@ static struct connection *queue_pop(struct connection_queue *queue)
     return first;
 }
 
-/* ---- evhttp's view of a request ------------------------------------------------------------ */
-
-/* evhttp has sent the last byte of an answer and is about to wait for the next request. */
-static void on_reply_sent(struct evhttp_request *req, void *arg)
-{
-    struct connection *self = arg;
-    (void)req;
-    pl_guard_reset(&self->guard, NULL);
-    self->has_served = true;
-    self->state = CONNECTION_READING;
-    self->since_ms = pl_last_now_ms();
-    if (self->early_bytes > 0 || self->server->draining)
-        pl_server_doom(self);
-}
-
-static void on_evhttp_request(struct evhttp_request *req, void *arg)
-{
-    struct pl_server *server = arg;
-    struct connection *connection = server->completing;
-    assert(connection && connection->evcon == evhttp_request_get_connection(req));
-    server->completing = NULL;
-    server->exchange_count++;
-    connection->state = CONNECTION_BUSY;
-    evhttp_request_set_on_complete_cb(req, on_reply_sent, connection);
-    pl_server_complete_exchange(connection->exchange, req);
-    server->ops.on_request(&connection->exchange->base, server->arg);
-}
-
 /* ---- output ------------------------------------------------------------------------------- */
 
 void pl_server_drained(struct connection *self, size_t before_bytes)
@@ -129,7 +100,7 @@ void pl_server_drained(struct connection *self, size_t before_bytes)
         pl_server_doom(self);
     } else if (left_bytes == 0 && self->state == CONNECTION_REFUSED) {
         pl_server_linger(self);
-    } else if (left_bytes == 0 && self->answered) { /* from a fresh call */
+    } else if (left_bytes == 0 && self->state == CONNECTION_FLUSHING) { /* from a fresh call */
         enqueue(self, &self->server->to_flush);
     } else if (self->exchange && left_bytes <= high_bytes / 2 && before_bytes > high_bytes / 2) {
         self->writable_due = true; /* the owner may be in the middle of a write */
@@ -137,14 +108,16 @@ void pl_server_drained(struct connection *self, size_t before_bytes)
     }
 }
 
-/* The last byte is out: evhttp goes on to the next request. */
-void pl_server_hand_back(struct connection *self)
+void pl_server_await_next(struct connection *self)
 {
-    struct evhttp_request *req = self->answered;
-    if (!req || evbuffer_get_length(self->output) > 0)
+    if (self->state != CONNECTION_FLUSHING || evbuffer_get_length(self->output) > 0)
         return;
-    self->answered = NULL;
-    evhttp_send_reply_end(req);
+    pl_guard_reset(&self->guard, NULL);
+    self->has_served = true;
+    self->state = CONNECTION_READING;
+    self->since_ms = pl_last_now_ms();
+    if (self->early_bytes > 0 || self->server->draining)
+        pl_server_doom(self);
 }
 
 static void tell_writable(struct connection *self)
@@ -199,8 +172,6 @@ static void on_evcon_close(struct evhttp_connection *evcon, void *arg)
     dequeue(self);
     TAILQ_REMOVE(&server->connections, self, link);
     server->connection_count--;
-    if (server->completing == self)
-        server->completing = NULL;
     pl_server_socket_close(self);
     if (exchange) {
         if (exchange->base.ops && exchange->base.ops->on_gone)
@@ -212,7 +183,7 @@ static void on_evcon_close(struct evhttp_connection *evcon, void *arg)
 
 /* ---- the queues' event --------------------------------------------------------------------- */
 
-/* Takes the socket away from evhttp's bufferevent, which is but a mailbox from here on. */
+/* Takes the socket away from evhttp's bufferevent, which stays without one. */
 static void connection_adopt(struct connection *self)
 {
     bufferevent_getcb(self->bev, NULL, NULL, NULL, (void **)&self->evcon);
@@ -241,7 +212,7 @@ static void on_queue(evutil_socket_t fd, short what, void *arg)
         if (self->writable_due)
             tell_writable(self);
         else
-            pl_server_hand_back(self); /* after either it may be gone */
+            pl_server_await_next(self);
     }
     while ((self = queue_pop(&server->doomed)))
         connection_end(self);
@@ -417,11 +388,6 @@ static void start_http(struct pl_server *self, int fd)
     if (!self->http)
         abort();
     evhttp_set_bevcb(self->http, on_bev, self);
-    evhttp_set_gencb(self->http, on_evhttp_request, self);
-    evhttp_set_default_content_type(self->http, NULL);
-    evhttp_set_allowed_methods(self->http, EVHTTP_REQ_GET | EVHTTP_REQ_HEAD | EVHTTP_REQ_POST |
-                                               EVHTTP_REQ_PUT | EVHTTP_REQ_PATCH |
-                                               EVHTTP_REQ_DELETE | EVHTTP_REQ_OPTIONS);
     self->bound = evhttp_accept_socket_with_handle(self->http, fd);
     if (!self->bound)
         abort();

@@ -1,8 +1,5 @@
 /*
  * Exchange: one request and its answer on a connection of the server, see server.h.
- *
- * The answer's bytes are written here, not by evhttp, which only learns that the answer is over and
- * goes on to the next request.
  */
 #include "reply.h"
 #include "server_internal.h"
@@ -41,11 +38,10 @@ static void drop_body(struct server_exchange *self)
 
 void pl_server_release_exchange(struct server_exchange *self, struct pl_server *server)
 {
-    if (self->request)
+    if (self->is_whole)
         server->exchange_count--;
     self->connection->exchange = NULL;
     self->connection = NULL;
-    self->request = NULL;
     self->base.ops = NULL;
     pl_headers_clear(&self->base.headers);
     if (self->body_cap > BODY_KEEP_BYTES)
@@ -80,12 +76,13 @@ static void find_target(struct server_exchange *self)
         question ? (struct pl_str){question + 1, (size_t)(end - question - 1)} : PL_STR("");
 }
 
-void pl_server_complete_exchange(struct server_exchange *self, struct evhttp_request *req)
+void pl_server_complete_exchange(struct server_exchange *self)
 {
     const struct pl_guard *guard = &self->connection->guard;
     const struct pl_headers *headers = &self->base.headers;
     const struct pl_str connection = PL_STR("connection");
-    self->request = req;
+    self->is_whole = true;
+    self->connection->server->exchange_count++;
     pl_headers_trim(&self->base.headers);
     find_target(self);
     self->base.method = pl_guard_method(guard);
@@ -160,31 +157,26 @@ static void close_when_sent(struct connection *self)
         pl_server_doom(self);
 }
 
-/* Lets go of the exchange. The request is marked as done: when the client leaves, evhttp lets go of
- * one that is not, and it would belong to nobody. */
-static struct evhttp_request *let_go(struct server_exchange *self)
+static void let_go(struct server_exchange *self)
 {
-    struct evhttp_request *req = self->request;
-    req->userdone = 1;
     self->connection->writable_due = false;
     pl_server_release_exchange(self, self->connection->server);
-    return req;
 }
 
-/* Lets go of the exchange and, once all is sent, tells evhttp that the answer is whole. */
 static void finish(struct server_exchange *self)
 {
     struct connection *connection = self->connection;
     bool close_after = self->close_after;
-    struct evhttp_request *req = let_go(self);
+    let_go(self);
     if (close_after) {
         close_when_sent(connection);
         return;
     }
-    connection->state = CONNECTION_FLUSHING;
     pl_server_try_flush(connection);
-    connection->answered = req;
-    pl_server_hand_back(connection);
+    if (connection->state == CONNECTION_DOOMED)
+        return;
+    connection->state = CONNECTION_FLUSHING;
+    pl_server_await_next(connection);
 }
 
 static void reply(struct pl_exchange *exchange, int status, const struct pl_headers *headers,

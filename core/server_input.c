@@ -1,12 +1,9 @@
 /*
  * Server: what clients send, see server_internal.h. Bytes are read into one buffer per thread and
  * scanned there by the guard, which finds the target, the fields and the body; the exchange keeps
- * them. Nothing that a client sends reaches evhttp: for each whole message it is given a head of
- * ours, takes that for a request, and gives it to on_evhttp_request. What the guard refuses is
- * answered with a JSON error.
+ * them. What the guard refuses is answered with a JSON error.
  */
 #include "json.h"
-#include "log.h"
 #include "reply.h"
 #include "server_internal.h"
 #include <assert.h>
@@ -98,19 +95,12 @@ void pl_server_linger(struct connection *self)
 
 /* ---- a message ---------------------------------------------------------------------------- */
 
-/* Makes evhttp take a request: one that cannot be misread. */
-static void tell_evhttp(struct connection *self)
+static void serve(struct connection *self)
 {
-    static const char head[] = "GET / HTTP/1.1\r\n\r\n";
     struct pl_server *server = self->server;
-    server->completing = self;
-    evbuffer_add(bufferevent_get_input(self->bev), head, sizeof(head) - 1);
-    bufferevent_trigger(self->bev, EV_READ, BEV_TRIG_IGNORE_WATERMARKS);
-    if (server->completing != self)
-        return;
-    server->completing = NULL;
-    pl_log(PL_LOG_ERROR, "server: evhttp did not take a request; connection closed");
-    pl_server_doom(self);
+    self->state = CONNECTION_BUSY;
+    pl_server_complete_exchange(self->exchange);
+    server->ops.on_request(&self->exchange->base, server->arg);
 }
 
 static void send_continue(struct connection *self)
@@ -151,7 +141,7 @@ static void read_message(struct connection *self, const char *data, size_t len)
         pl_server_refuse(self, self->guard.status, self->guard.reason);
     } else if (verdict == PL_GUARD_DONE) {
         self->early_bytes = len;
-        tell_evhttp(self);
+        serve(self);
     }
 }
 

@@ -17,7 +17,7 @@
 enum connection_state {
     CONNECTION_READING,   /* a request is awaited, or comes in */
     CONNECTION_BUSY,      /* a request is with the owner */
-    CONNECTION_FLUSHING,  /* the answer is whole, its last bytes wait to be sent; evhttp goes on */
+    CONNECTION_FLUSHING,  /* the answer is whole, its last bytes wait to be sent */
     CONNECTION_CLOSING,   /* bytes wait to be sent, then the connection ends */
     CONNECTION_REFUSED,   /* an error of ours waits to be sent */
     CONNECTION_LINGERING, /* our side is shut; the peer's bytes are read and dropped */
@@ -47,9 +47,8 @@ struct connection {
     bool cut_short;         /* its last answer is not whole */
     bool reset_on_close;
     bool flush_due, writable_due;
-    struct timeval write_turn;       /* the loop turn of the last write ... */
-    uint32_t writes_in_turn;         /* ... and how many there were in it */
-    struct evhttp_request *answered; /* its answer is whole, but not all of it is sent */
+    struct timeval write_turn; /* the loop turn of the last write ... */
+    uint32_t writes_in_turn;   /* ... and how many there were in it */
     TAILQ_ENTRY(connection) link;
     SLIST_ENTRY(connection) queue_link; /* of the queue that it is in: one at a time */
     bool queued;
@@ -60,8 +59,8 @@ struct connection {
 struct server_exchange {
     struct pl_exchange base;
     struct connection *connection;
-    struct evhttp_request *request; /* NULL until the request is whole */
-    char *body;                     /* as far as it has come */
+    bool is_whole; /* the owner has it */
+    char *body;    /* as far as it has come */
     size_t body_len, body_cap;
     bool is_old; /* HTTP/1.0 */
     bool started, chunked, bodiless, close_after, eof_framed;
@@ -84,7 +83,6 @@ struct pl_server {
     void *arg;
     TAILQ_HEAD(, connection) connections;
     size_t connection_count, exchange_count;
-    struct connection *completing; /* whose request evhttp is being told of */
     struct connection_queue newcomers, to_flush, flushing, doomed;
     struct event *queue_event; /* works the queues off */
     bool in_queues;
@@ -104,8 +102,8 @@ void pl_server_doom(struct connection *self);
 void pl_server_flush_soon(struct connection *self);
 /** The client has taken bytes of the `before_bytes` that were waiting. */
 void pl_server_drained(struct connection *self, size_t before_bytes);
-/** Gives the connection back to evhttp, which ends the answer and waits for the next request. */
-void pl_server_hand_back(struct connection *self);
+/** After an answer: waits for the next request, if all of it is sent. */
+void pl_server_await_next(struct connection *self);
 
 /* ---- server_socket.c ---- */
 
@@ -140,7 +138,7 @@ struct server_exchange *pl_server_new_exchange(struct connection *connection);
 void pl_server_release_exchange(struct server_exchange *self, struct pl_server *server);
 /** Keeps a copy of body bytes. */
 void pl_server_keep_body(struct server_exchange *self, struct pl_str bytes);
-/** The request is whole, and evhttp's `req` stands for it: what the owner may ask for is found. */
-void pl_server_complete_exchange(struct server_exchange *self, struct evhttp_request *req);
+/** The request is whole: what the owner may ask for is found. */
+void pl_server_complete_exchange(struct server_exchange *self);
 
 #endif
