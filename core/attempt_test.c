@@ -391,6 +391,38 @@ static size_t run_for_ms(struct event_base *base, long ms)
     return run_until_count(base, &fired, 1);
 }
 
+/** The timer that an attempt leaves armed serves the next one in its memory: fired too early it
+ * does no harm, and a limit that is due before it is kept. */
+static void test_limits_of_an_attempt_that_follows(void **state)
+{
+    (void)state;
+    static const struct step script[] = {
+        {OP_REQUEST, NULL, 0},
+        {OP_SEND, "HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n1", 0},
+        {OP_REQUEST, NULL, 0},
+        {OP_GATE, NULL, 0},
+        {OP_SEND, "HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n2", 0},
+        {OP_REQUEST, NULL, 0},
+        {OP_END, NULL, 0}};
+    SCRIPTS(script);
+    NET(net, scripts);
+    struct record first = {0}, second = {0}, third = {0};
+    record_run(&first, &net, &(struct pl_attempt_limits){.head_ms = 40});
+    assert_int_equal(first.failure, PL_FAIL_NONE);
+    record_start(&second, &net, &GET, &PATIENT);
+    assert_int_equal(net.pool->spare_count, 0);
+    run_for_ms(net.base, 80);
+    assert_int_equal(second.done, 0);
+    upstream_open_gate(&net.upstream);
+    run_until_count(net.base, &second.done, 1);
+    assert_int_equal(second.failure, PL_FAIL_NONE);
+    record_run(&third, &net, &(struct pl_attempt_limits){.head_ms = 40});
+    assert_int_equal(third.failure, PL_FAIL_TIMEOUT_HEAD);
+    assert_true(third.stats.total_ms >= 40 && third.stats.total_ms < PATIENT.head_ms);
+    assert_int_equal(net.pool->spare_count, 1);
+    net_deinit(&net);
+}
+
 /** While paused, silence is the owner's doing. */
 static void test_pause_stops_idle_clock(void **state)
 {
@@ -1014,6 +1046,7 @@ int main(void)
         cmocka_unit_test(test_early_success),
         cmocka_unit_test(test_reset_while_sending),
         cmocka_unit_test(test_limits),
+        cmocka_unit_test(test_limits_of_an_attempt_that_follows),
         cmocka_unit_test(test_pause_stops_idle_clock),
         cmocka_unit_test(test_progress_resets_idle_clock),
         cmocka_unit_test(test_pause_under_flood),

@@ -55,6 +55,29 @@ static void test_keeps_order_spelling_and_duplicates(void **state)
     assert_str(pl_headers_value(headers, 2), "");
 }
 
+static void test_fields_of_a_head_by_their_places(void **state)
+{
+    struct pl_headers *headers = *state;
+    pl_headers_keep_bytes(headers, "GET / HTTP/1.1\r\nA:", 18);
+    pl_headers_add_place(headers, (struct pl_header){16, 1, 18, 4});
+    pl_headers_keep_bytes(headers, " \tb\t\r\nC:\r\n\r\n", 12);
+    pl_headers_add_place(headers, (struct pl_header){24, 1, 26, 0});
+    pl_headers_trim(headers);
+    assert_str(pl_headers_name(headers, 0), "A");
+    assert_str(pl_headers_value(headers, 0), "b");
+    assert_str(pl_headers_name(headers, 1), "C");
+    assert_str(pl_headers_value(headers, 1), "");
+    add(headers, "d", "e");
+    assert_str(pl_headers_value(headers, 0), "b");
+    pl_headers_cut(headers, 5);
+    assert_int_equal(headers->count, 0);
+    assert_memory_equal(headers->arena, "GET /", 5);
+    add(headers, "d", "e");
+    assert_str(pl_headers_value(headers, 0), "e");
+    pl_headers_cut(headers, 0);
+    assert_null(headers->arena);
+}
+
 static void test_get_is_without_case_and_gives_the_first(void **state)
 {
     struct pl_headers *headers = *state;
@@ -294,6 +317,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         TEST(test_keeps_order_spelling_and_duplicates),
+        TEST(test_fields_of_a_head_by_their_places),
         TEST(test_get_is_without_case_and_gives_the_first),
         TEST(test_remove_takes_all_of_a_name_and_keeps_the_order),
         TEST(test_clear_empties_and_can_be_filled_again),

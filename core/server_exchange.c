@@ -9,7 +9,7 @@
 #include <sys/socket.h>
 
 #define BODY_FIRST_BYTES 1024
-#define BODY_KEEP_BYTES  16384 /* of a released exchange's, for the next one */
+#define BODY_KEEP_BYTES  4096 /* of a released exchange's, for the next one */
 
 /* ---- life ---------------------------------------------------------------------------------- */
 

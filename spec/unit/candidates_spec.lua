@@ -57,6 +57,21 @@ describe("perilune.candidates", function()
       assert.equal(200, result.answer.status)
     end)
 
+    it("follows a chain of single targets without a look at the others", function()
+      local world = { clock = support.clock(), random = support.random(1), log = {} }
+      world.req = support.req { clock = world.clock }
+      local native, admitted = support.native(world), {}
+      native.is_fit = function() error("nobody needs to know") end
+      native.admit = function(target, forced)
+        table.insert(admitted, target.name .. (forced and ", forced" or ""))
+        return true
+      end
+      local route = support.route { targets = { { name = "a" }, { name = "b", priority = 1 },
+        { name = "c", priority = 2 } }, retry = { attempts = 3 } }
+      for _ in support.public_module(native).candidates(route) do end
+      assert.same({ "a", "b", "c" }, admitted)
+    end)
+
     it("stops where the policy breaks", function()
       local result = run { targets = { { name = "a" }, { name = "b", priority = 1 } },
         answers = { a = { 200 } } }
