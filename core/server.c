@@ -11,10 +11,10 @@
  *   server_input.c     messages, and the refusal of what is none
  *   server_exchange.c  what the owner sees: a request, and its answer
  *
- * Ownership: evhttp owns its connection, and closes the socket; `struct connection`
- * lives from on_bev until evhttp's close callback; an exchange lives from the first byte of a
- * request to its answer or to on_gone. Nothing is freed in its own callback: a connection to be
- * closed goes to the doomed list, which an event empties in the same loop turn.
+ * Ownership: evhttp owns its connection, and closes the socket; `struct connection` lives from
+ * on_bev until evhttp's close callback; an exchange lives from the first byte of a request to its
+ * answer or to on_gone. Nothing is freed in its own callback: a connection to be closed goes to the
+ * doomed list, which an event empties in the same loop turn.
  *
  * Deliberately not done: pipelining (bytes after a request are dropped and the connection is closed
  * after the answer; RFC 9112 9.3.2 makes the client send again), HTTP/2, upgrades.
@@ -24,7 +24,6 @@
 #include <assert.h>
 #include <event2/bufferevent.h>
 #include <event2/http.h>
-#include <event2/http_struct.h>
 #include <event2/listener.h>
 #include <linux/sockios.h>
 #include <netinet/in.h>
@@ -152,7 +151,7 @@ void pl_server_doom(struct connection *self)
     enqueue(self, &self->server->doomed);
 }
 
-/* The end of a connection that is not evhttp's idea. */
+/* evhttp never ends one by itself, but when it is freed. */
 static void connection_end(struct connection *self)
 {
     if (self->reset_on_close)
@@ -162,7 +161,7 @@ static void connection_end(struct connection *self)
     evhttp_connection_free(self->evcon);
 }
 
-/* evhttp is about to free its connection, whatever the reason. */
+/* evhttp is about to free its connection. */
 static void on_evcon_close(struct evhttp_connection *evcon, void *arg)
 {
     (void)evcon;

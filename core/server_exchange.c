@@ -151,6 +151,8 @@ static void write_head(struct server_exchange *self, int status, const struct pl
 /* Sends what waits, then ends the connection. */
 static void close_when_sent(struct connection *self)
 {
+    if (self->state == CONNECTION_DOOMED)
+        return;
     self->state = CONNECTION_CLOSING;
     pl_server_try_flush(self);
     if (evbuffer_get_length(self->output) == 0)
@@ -163,6 +165,7 @@ static void let_go(struct server_exchange *self)
     pl_server_release_exchange(self, self->connection->server);
 }
 
+/* The answer is whole: lets go of the exchange, and sees what becomes of the connection. */
 static void finish(struct server_exchange *self)
 {
     struct connection *connection = self->connection;

@@ -9,7 +9,6 @@
 #include <event2/bufferevent.h>
 #include <event2/event_struct.h>
 #include <event2/http.h>
-#include <event2/http_struct.h>
 #include <event2/listener.h>
 #include <sys/queue.h>
 #include <sys/time.h>
