@@ -155,7 +155,7 @@ static void test_streamed_to_an_old_client(void **state)
                   false);
 }
 
-/** evhttp and this server need not agree on what keeps a connection; nobody may be hurt by that. */
+/** However a client says what it wants of the connection: nobody may be hurt by it. */
 static void test_unusual_connection_fields(void **state)
 {
     (void)state;
