@@ -58,18 +58,25 @@ static char *make_head(const struct pl_provider *provider)
 
 /* ---- one check ---- */
 
-static void arm(struct check *self, double share_of_interval)
+uint64_t pl_probe_wait_us(const struct pl_provider *provider, bool is_first)
 {
-    double wait_ms = self->provider->check.interval_ms * share_of_interval;
-    struct timeval tv = {(time_t)(wait_ms / 1000),
-                         (suseconds_t)((uint64_t)(wait_ms * 1000) % 1000000)};
+    double jitter = provider->check.jitter_ratio;
+    double share =
+        is_first ? jitter * pl_random_unit() : 1 - jitter + 2 * jitter * pl_random_unit();
+    return (uint64_t)(provider->check.interval_ms * share * 1000);
+}
+
+static void arm(struct check *self, bool is_first)
+{
+    uint64_t wait_us = pl_probe_wait_us(self->provider, is_first);
+    struct timeval tv = {(time_t)(wait_us / 1000000), (suseconds_t)(wait_us % 1000000)};
     event_add(&self->timer, &tv);
 }
 
-static bool is_good_status(const struct check *self)
+bool pl_probe_is_good(const struct pl_provider *provider, int status)
 {
-    for (const int *status = self->provider->check.statuses; *status; status++) {
-        if (*status == self->status)
+    for (const int *good = provider->check.statuses; *good; good++) {
+        if (*good == status)
             return true;
     }
     return false;
@@ -77,13 +84,13 @@ static bool is_good_status(const struct check *self)
 
 /* A check shows that the provider can be reached: so it also brings back those of its targets that
  * are out and failed by that last. What else is wrong with a model it does not see. */
-static void bring_back_targets(const struct check *self, uint64_t now_ms)
+static void bring_back_targets(const struct pl_topology *topology,
+                               const struct pl_provider *provider, uint64_t now_ms)
 {
-    const struct pl_topology *topology = self->topology;
     for (size_t i = 0; i < topology->target_count; i++) {
         const struct pl_target *target = &topology->targets[i];
         struct pl_health_view view;
-        if (&topology->providers[target->provider_index] != self->provider)
+        if (&topology->providers[target->provider_index] != provider)
             continue;
         pl_health_look(topology->health, target->slot, now_ms, &view);
         if (view.state != PL_HEALTH_CLOSED && view.consecutive_connection > 0)
@@ -91,23 +98,24 @@ static void bring_back_targets(const struct check *self, uint64_t now_ms)
     }
 }
 
-static void take_result(struct check *self, bool good, const char *detail)
+void pl_probe_take_result(const struct pl_topology *topology, const struct pl_provider *provider,
+                          bool good, const char *detail, uint32_t *good_count)
 {
-    const struct pl_active_check *rules = &self->provider->check;
-    struct pl_health *health = self->topology->health;
+    const struct pl_active_check *rules = &provider->check;
+    struct pl_health *health = topology->health;
     struct pl_health_view before, after;
     uint64_t now_ms = pl_now_ms();
-    pl_health_look(health, self->provider->slot, now_ms, &before);
-    pl_health_check_result(health, self->provider->slot, good, rules->unhealthy_after,
+    pl_health_look(health, provider->slot, now_ms, &before);
+    pl_health_check_result(health, provider->slot, good, rules->unhealthy_after,
                            rules->healthy_after, rules->readmits, now_ms);
-    pl_health_look(health, self->provider->slot, now_ms, &after);
-    self->good_count = good ? self->good_count + 1 : 0;
-    if (rules->readmits && self->good_count >= rules->healthy_after)
-        bring_back_targets(self, now_ms);
+    pl_health_look(health, provider->slot, now_ms, &after);
+    *good_count = good ? *good_count + 1 : 0;
+    if (rules->readmits && *good_count >= rules->healthy_after)
+        bring_back_targets(topology, provider, now_ms);
     if (after.check_failed && !before.check_failed)
-        pl_log(PL_LOG_WARN, "provider %s is out: active check: %s", self->provider->name, detail);
+        pl_log(PL_LOG_WARN, "provider %s is out: active check: %s", provider->name, detail);
     if (before.check_failed && !after.check_failed)
-        pl_log(PL_LOG_INFO, "provider %s is back: active checks pass", self->provider->name);
+        pl_log(PL_LOG_INFO, "provider %s is back: active checks pass", provider->name);
 }
 
 static void on_head(struct pl_attempt *attempt, void *arg)
@@ -134,9 +142,9 @@ static void on_done(struct pl_attempt *attempt, enum pl_failure failure, void *a
     else
         snprintf(detail, sizeof(detail), "status %d", self->status);
     self->attempt = NULL;
-    take_result(self, failure == PL_FAIL_NONE && is_good_status(self), detail);
-    double jitter = self->provider->check.jitter_ratio;
-    arm(self, 1 - jitter + 2 * jitter * pl_random_unit());
+    bool good = failure == PL_FAIL_NONE && pl_probe_is_good(self->provider, self->status);
+    pl_probe_take_result(self->topology, self->provider, good, detail, &self->good_count);
+    arm(self, false);
 }
 
 static void on_timer(evutil_socket_t fd, short what, void *arg)
@@ -168,7 +176,7 @@ static void check_init(struct check *self, struct event_base *base, struct pl_re
     self->head = make_head(provider);
     self->piece = (struct iovec){self->head, strlen(self->head)};
     event_assign(&self->timer, base, -1, 0, on_timer, self);
-    arm(self, provider->check.jitter_ratio * pl_random_unit());
+    arm(self, true);
 }
 
 static void check_deinit(struct check *self)

@@ -22,4 +22,15 @@ struct pl_prober *pl_prober_new(struct event_base *base, struct pl_resolver *res
                                 const struct pl_topology *topology);
 void pl_prober_free(struct pl_prober *self);
 
+/* ---- for who plays checks instead of making them ---- */
+
+/** How long to wait for the next check, jittered; for the first one not even an interval. */
+uint64_t pl_probe_wait_us(const struct pl_provider *provider, bool is_first);
+/** Whether that status of an answer counts as good. */
+bool pl_probe_is_good(const struct pl_provider *provider, int status);
+/** A check's result into the health of the provider, and of targets of it; logs when it goes out or
+ *  comes back. `good_count`: of good ones in a row, which is moved. */
+void pl_probe_take_result(const struct pl_topology *topology, const struct pl_provider *provider,
+                          bool good, const char *detail, uint32_t *good_count);
+
 #endif

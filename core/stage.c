@@ -20,6 +20,8 @@ static struct pl_stage *running; /* the innermost one that has been entered */
 static void keep_line(const char *line, size_t len, void *arg)
 {
     struct pl_stage *self = arg;
+    if (self->line_max > 0 && self->line_count >= self->line_max)
+        return;
     if (self->line_count == self->line_cap) {
         self->line_cap = self->line_cap ? self->line_cap * 2 : 16;
         self->lines = pl_xrealloc(self->lines, self->line_cap * sizeof(char *));
@@ -83,6 +85,7 @@ static int make_gateway(struct pl_stage *self, char **problems)
         abort();
     generation->runtime = &self->runtime;
     self->runtime.current = generation;
+    generation->figures = self->figures = pl_figures_new();
     generation->vm->limits.burst_us = LOAD_BURST_US;
     generation->vm->limits.request_us = 0;
     int rc = pl_vm_call(generation->vm, load_entry, self, error, sizeof(error));
@@ -100,12 +103,16 @@ struct pl_stage *pl_stage_new(const struct pl_stage_options *options, char **pro
     self->transport = pl_stage_transport;
     self->ops = *options->ops;
     self->arg = options->arg;
+    self->line_max = options->log_line_max;
+    self->body_max_bytes = options->body_max_bytes;
     pl_timeline_init(&self->timeline, START_US);
     self->timeline.clock.ahead_ms = (int64_t)options->start_wall_ms - START_US / 1000;
     pl_stage_enter(self);
     pl_random_seed(options->seed);
     self->config = pl_config_load_from(options->source, problems);
     int rc = self->config ? make_gateway(self, problems) : PL_ERR_SYNTAX;
+    if (rc == PL_OK && self->ops.on_check)
+        pl_stage_checks_start(self);
     pl_stage_exit(self);
     if (rc == PL_OK)
         return self;
@@ -126,10 +133,12 @@ void pl_stage_free(struct pl_stage *self)
         pl_runtime_deinit(&self->runtime);
         pl_generation_free(self->runtime.current);
     }
+    pl_stage_checks_stop(self);
     pl_timeline_deinit(&self->timeline);
     pl_config_free(self->config);
     pl_health_free(self->health);
     pl_gauge_free(self->gauge);
+    pl_figures_free(self->figures);
     for (size_t i = 0; i < self->line_count; i++)
         free(self->lines[i]);
     free(self->lines);
@@ -201,6 +210,11 @@ const struct pl_topology *pl_stage_topology(const struct pl_stage *self)
 size_t pl_stage_active_count(const struct pl_stage *self)
 {
     return self->runtime.active_count;
+}
+
+void pl_stage_read_figures(const struct pl_stage *self, struct pl_figures_view *out)
+{
+    pl_figures_read(self->figures, out);
 }
 
 const char *const *pl_stage_log(const struct pl_stage *self, size_t *count)

@@ -11,9 +11,11 @@
  *   stage_upstream.c  the transport: a try, as the script says
  *   stage_client.c    the exchange: what a client sends, and what it has got
  *   stage_answer.c    an upstream's answer as data
+ *   stage_checks.c    active checks, as the owner says
  *   stage_lua.c       the same for specs
  *
- * Not played: the listener with its limits, connections and their pools, TLS, active health checks.
+ * Not played: the listener with its limits, connections and their pools, TLS; active health checks
+ * only where ops.on_check is given (then something will always happen: it is never idle).
  */
 #ifndef PL_STAGE_H
 #define PL_STAGE_H
@@ -22,11 +24,13 @@
 #include "base.h"
 #include "config.h"
 #include "exchange.h"
+#include "figures.h"
 #include "headers.h"
 #include "target.h"
 #include "timer.h"
 
 struct pl_stage;
+struct pl_stage_client;
 
 /* ---- an upstream's answer ---- */
 
@@ -89,6 +93,7 @@ struct pl_stage_call {
     size_t piece_count;
     enum pl_stage_call_state state;
     enum pl_failure failure; /* NONE: a whole answer */
+    uint64_t client_number;  /* whose request it is for; 0: one that has its answer already */
     void *user;              /* the owner's */
 };
 
@@ -101,6 +106,12 @@ struct pl_stage_ops {
     /** The try is over; the call is gone when this returns. From inside anything; touches nothing.
      */
     void (*on_call_end)(struct pl_stage_call *call, void *arg);
+    /** A client's answer has ended, or the client has left. From inside anything; touches nothing.
+     */
+    void (*on_client_end)(const struct pl_stage_client *client, void *arg);
+    /** An active check of a provider: the status of its answer, 0 when none came in time. Touches
+     *  nothing. NULL: no checks are played. */
+    int (*on_check)(const struct pl_provider *provider, uint64_t at_us, void *arg);
 };
 
 /* ---- the stage ---- */
@@ -109,6 +120,8 @@ struct pl_stage_options {
     const struct pl_config_source *source;
     uint64_t seed;          /* of random numbers and request ids */
     uint64_t start_wall_ms; /* what the wall clock shows at first */
+    size_t log_line_max;    /* how much of the log is kept; 0: all */
+    size_t body_max_bytes;  /* how much of an answer its client keeps; 0: all */
     const struct pl_stage_ops *ops;
     void *arg;
 };
@@ -127,8 +140,6 @@ enum pl_stage_pause {
     PL_STAGE_STOPPED, /* by pl_stage_stop */
 };
 
-struct pl_stage_client;
-
 /**
  * Lets time pass: all that is due until `until_us` (UINT64_MAX: for ever) happens in order, or only
  * until `client` (NULL: nobody) has ended. Where that time is reached the clock stands at it.
@@ -146,6 +157,8 @@ uint64_t pl_stage_now_us(const struct pl_stage *self);
 struct pl_timeline *pl_stage_timeline(struct pl_stage *self);
 const struct pl_topology *pl_stage_topology(const struct pl_stage *self);
 size_t pl_stage_active_count(const struct pl_stage *self);
+/** What became of its requests so far. */
+void pl_stage_read_figures(const struct pl_stage *self, struct pl_figures_view *out);
 /** The log so far; each line is terminated, without a line feed. */
 const char *const *pl_stage_log(const struct pl_stage *self, size_t *count);
 /** As an operator does: ejects a slot for that long (UINT64_MAX: until restored), or restores it.
@@ -174,6 +187,7 @@ enum pl_stage_end {
 struct pl_stage_client {
     struct pl_exchange exchange; /* at the head, see stage_client.c */
     struct pl_stage *stage;
+    uint64_t number; /* from 1 on */
     char *method, *target, *request_body, *peer;
     size_t request_body_len;
     enum pl_stage_end end;
@@ -184,6 +198,7 @@ struct pl_stage_client {
     uint64_t started_us, first_byte_us,
         ended_us; /* since the stage began; first byte: of the head */
     bool begun, dropped;
+    void *user; /* the owner's */
 };
 
 /** A request arrives now; its policy runs at once, up to where it waits. Copies all of it. */

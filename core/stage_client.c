@@ -29,6 +29,8 @@ static void finish(struct pl_stage_client *self, enum pl_stage_end end)
     self->end = end;
     self->ended_us = pl_stage_now_us(self->stage);
     self->exchange.ops = NULL;
+    if (self->stage->ops.on_client_end)
+        self->stage->ops.on_client_end(self, self->stage->arg);
     if (self->dropped)
         client_free(self);
 }
@@ -81,6 +83,8 @@ static bool write_body(struct pl_exchange *exchange, const char *data, size_t le
     struct pl_stage_client *self = of(exchange);
     if (len == 0 || pl_reply_is_bodiless(self->status) || strcmp(exchange->method, "HEAD") == 0)
         return true;
+    if (self->stage->body_max_bytes > 0)
+        len = PL_MIN(len, self->stage->body_max_bytes - self->body_len);
     if (self->body_len + len > self->body_cap) {
         self->body_cap = PL_MAX(self->body_cap * 2, self->body_len + len);
         self->body = pl_xrealloc(self->body, self->body_cap);
@@ -147,6 +151,7 @@ struct pl_stage_client *pl_stage_start(struct pl_stage *self,
 {
     struct pl_stage_client *client = pl_xcalloc(1, sizeof(*client));
     client->stage = self;
+    client->number = ++self->client_count;
     client->started_us = pl_stage_now_us(self);
     fill(client, request);
     pl_stage_enter(self);

@@ -317,6 +317,15 @@ static void on_due(void *arg)
 
 /* ---- the transport ---- */
 
+/* A try is made by the policy that runs. */
+static uint64_t running_client(const struct pl_stage *stage)
+{
+    const struct pl_request *request = stage->runtime.running;
+    return request && request->exchange
+               ? ((const struct pl_stage_client *)request->exchange)->number
+               : 0;
+}
+
 static struct pl_attempt *start(const struct pl_transport *transport, struct pl_pool *pool,
                                 const struct pl_target *target,
                                 const struct pl_attempt_request *request,
@@ -332,7 +341,8 @@ static struct pl_attempt *start(const struct pl_transport *transport, struct pl_
     self->call = (struct pl_stage_call){
         .target = target,
         .provider = &stage->config->topology.providers[target->provider_index],
-        .at_us = pl_stage_now_us(stage)};
+        .at_us = pl_stage_now_us(stage),
+        .client_number = running_client(stage)};
     self->start_us = now_us(self);
     pl_response_head_init(&self->head);
     pl_timer_init(&self->timer, NULL, &stage->timeline, on_due, self);
