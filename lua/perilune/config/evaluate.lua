@@ -1,4 +1,6 @@
 --- Evaluates the text of gateway.lua: in an environment with nothing but env, secret and file.
+-- Other files that return one table (perilune.simulate.scenario) are read the same way, without
+-- these.
 --
 -- Text only, never compiled code. Functions in the returned table keep the environment when they
 -- run later, but the helpers answer only while the text itself runs: what they read belongs to
@@ -28,6 +30,17 @@ local function call_helper(helpers, name, subject)
   return value, detail
 end
 
+local function closed(env, known)
+  return setmetatable(env, {
+    __index = function(_, key)
+      error(("unknown name %s: only %s here"):format(wording.show(key), known), 2)
+    end,
+    __newindex = function(_, key)
+      error(("write local %s = ...: there are no globals here"):format(tostring(key)), 2)
+    end,
+  })
+end
+
 local function environment(helpers)
   local env = {}
   function env.env(name, default)
@@ -47,14 +60,7 @@ local function environment(helpers)
   end
   env.secret = must_exist("secret", "neither the variable nor its _FILE form is set")
   env.file = must_exist("file", "cannot be read")
-  return setmetatable(env, {
-    __index = function(_, key)
-      error(("unknown name %s: only env, secret and file exist here"):format(wording.show(key)), 2)
-    end,
-    __newindex = function(_, key)
-      error(("write local %s = ...: there are no globals here"):format(tostring(key)), 2)
-    end,
-  })
+  return closed(env, "env, secret and file exist")
 end
 
 --- A problem from the text of a Lua error, which begins with chunk and line when these are known.
@@ -65,7 +71,8 @@ end
 
 --- Run the text.
 -- @tparam string source
--- @tparam table helpers env, secret and file (see perilune.config)
+-- @tparam ?table helpers env, secret and file (see perilune.config); nil: the text has no names at
+-- all but its own
 -- @treturn[1] table what it returns
 -- @treturn[2] nil
 -- @treturn[2] table the problem: { line (nil when it is not known), key = "", message }
@@ -74,7 +81,8 @@ function evaluate.run(source, helpers)
     return nil, { key = "", message = "is compiled code; only the text of a script is read" }
   end
   local state = { given = helpers, closed = false }
-  local chunk, syntax_error = load(source, "=" .. CHUNK, "t", environment(state))
+  local env = helpers and environment(state) or closed({}, "what the file itself declares exists")
+  local chunk, syntax_error = load(source, "=" .. CHUNK, "t", env)
   if not chunk then return nil, lua_problem(syntax_error) end
   local ok, value = pcall(chunk)
   state.closed = true

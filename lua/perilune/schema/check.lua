@@ -19,11 +19,13 @@ local function check(type_of, value, path, report)
   return CHECK[type_of.kind](type_of, value, path, report)
 end
 
--- One of two --------------------------------------------------------------------------------------
+-- One of several ----------------------------------------------------------------------------------
+
+local FORM_OF = { table = "table", string = "text", number = "number" }
 
 function CHECK.either(type_of, value, path, report)
-  if type(value) == "table" then return check(type_of.table, value, path, report) end
-  if type(value) == "string" then return check(type_of.text, value, path, report) end
+  local form = type_of[FORM_OF[type(value)]]
+  if form then return check(form, value, path, report) end
   report(path, "must be " .. type_of.wanted .. got(type_of, value))
 end
 

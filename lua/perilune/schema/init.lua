@@ -9,7 +9,8 @@
 --     list     values of one type, in order; `if_empty` says what to write instead of none
 --     boolean, integer, number, duration (gives milliseconds), size (gives bytes), choice
 --     text     a string; `read(text)` checks it further and may give another value for it
---     either   a string of the type `text` or a table of the type `table`; `wanted` names both
+--     either   a string of the type `text`, a number of the type `number` or a table of the type
+--              `table`, as far as it has these; `wanted` names them
 --     switch   a table of the type `on`, or false; `off`, if any, is the table false stands for
 --     trigger  what calls for another try: a status or a word
 --     json     any value with a JSON form (gives the raw text)

@@ -104,8 +104,8 @@ end
 
 function encode_value(value, depth, budget)
   budget.nodes = budget.nodes + 1
-  if budget.nodes > MAX_NODES then
-    return nil, ("holds more than %d values"):format(MAX_NODES)
+  if budget.nodes > budget.max then
+    return nil, ("holds more than %d values"):format(budget.max)
   end
   local kind = type(value)
   if kind == "table" then return encode_table(value, depth, budget) end
@@ -119,12 +119,13 @@ end
 
 --- The JSON text of a Lua value. An empty table is {}.
 -- @param value
+-- @tparam[opt] number max_nodes how many values it may hold; for configurations there is a limit
 -- @treturn[1] string raw JSON
 -- @treturn[2] nil
 -- @treturn[2] string "invalid"
 -- @treturn[2] string what is wrong, to be put after the name of the option
-function json.encode(value)
-  local text, detail = encode_value(value, 0, { nodes = 0 })
+function json.encode(value, max_nodes)
+  local text, detail = encode_value(value, 0, { nodes = 0, max = max_nodes or MAX_NODES })
   if text then return text end
   return nil, "invalid", detail
 end
