@@ -8,6 +8,7 @@
 #include "listen.h"
 #include "log.h"
 #include "probe.h"
+#include "simulate.h"
 #include "testing.h"
 #include "watchdog.h"
 #include "worker.h"
@@ -40,6 +41,9 @@ static const char help_text[] =
     "  perilune test [DIR]     run the specs in DIR/spec: no network, a virtual clock; exit status "
     "1\n"
     "      [-- OPTIONS]        if any fails. OPTIONS are busted's\n"
+    "  perilune simulate DIR [DIR2] --scenario FILE | --log FILE\n"
+    "                          what policies do in an outage, without network or waiting\n"
+    "                          (perilune simulate --help)\n"
     "  perilune sim [FLAGS]    run a simulated provider (perilune sim --help)\n"
     "  perilune version\n"
     "  perilune help\n"
@@ -500,6 +504,8 @@ int main(int argc, char **argv)
         return command_check(argc - 2, argv + 2);
     if (strcmp(command, "sim") == 0)
         return command_sim(argc - 2, argv + 2);
+    if (strcmp(command, "simulate") == 0)
+        return pl_simulate_main(argc - 2, argv + 2);
     if (strcmp(command, "test") == 0)
         return pl_testing_main(argc - 2, argv + 2);
     if (strcmp(command, "version") == 0 || strcmp(command, "--version") == 0) {
