@@ -172,6 +172,7 @@ local function adapted_readme(self)
   text = text:gsub("127%.0%.0%.1:(%d+)", function(port)
     return "127.0.0.1:" .. assert(port_of[port], port)
   end)
+  text = text:gsub("build/perilune", support.BINARY)
   return (text:gsub("build/run/" .. self.name:gsub("%-", "%%-"), self.env.RUN_DIR))
 end
 
