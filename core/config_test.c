@@ -301,7 +301,7 @@ static void test_policies(void **state)
         const char *text, *what;
     } cases[] = {
         {"", "must return a function"},
-        {"return {}", "fallback.lua: returns a table whose handle is no function"},
+        {"return {}", "fallback.lua: must return a function(req, route), got table"},
         {"return { handle = 1 }", "fallback.lua: returns a table whose handle is no function"},
         {"return { function() end }", "only handle and selftest are known"},
         {"return { handle = function() end, selftest = true }", "selftest is no function"},

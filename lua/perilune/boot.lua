@@ -208,7 +208,7 @@ end
 --- What a file gives: a function, or { handle = function, selftest = function }.
 local function parts_of_policy(file, value)
   if type(value) == "function" then return value end
-  if type(value) ~= "table" then
+  if type(value) ~= "table" or next(value) == nil then
     raise_in(file, "must return a function(req, route), got " .. type(value))
   end
   for key in pairs(value) do
