@@ -268,8 +268,8 @@ describe("a reload of what is not sound", function()
       { "word", "\27LJ\2\10", { file = "word.lua", reason = "wrong mode" } },
       { "gateway", good:sub(1, 60), { file = "gateway.lua" } },
       { "gateway", "return {", { file = "gateway.lua", line = 1 } },
-      { "gateway", (good:gsub("targets", "tragets")),
-        { file = "gateway.lua", line = 4, key = "routes[1].tragets", reason = "did you mean" } },
+      { "gateway", (good:gsub("policy", "polcy")),
+        { file = "gateway.lua", line = 4, key = "routes[1].polcy", reason = "did you mean" } },
       { "gateway", (good:gsub('policy = "word"', 'policy = "none"')),
         { file = "gateway.lua", line = 4, key = "routes[1].policy", reason = "no file none.lua" } },
       { "gateway", (good:gsub('url = "', 'key = secret "NOT_SET_AT_ALL", url = "')),
@@ -464,6 +464,93 @@ describe("reloads at the same time", function()
     gw:wait_log("generation 2 is in force")
     assert_word(gw, "two")
     assert.equal(200, gw:admin({ path = "/healthz" }).status)
+  end)
+end)
+
+describe("ten reloads a second", function()
+  after_each(support.finish)
+
+  local SECONDS = 4
+  local GROWTH_MAX_KIB = 6 * 1024
+
+  --- What the process holds in memory; nil under a sanitizer, which keeps what was freed.
+  local function resident_kib(gw)
+    if support.BINARY:find("san", 1, true) then return nil end
+    return tonumber(support.read_file(("/proc/%d/status"):format(gw.pid)):match("VmRSS:%s*(%d+)"))
+  end
+
+  --- An upstream that streams ten events in a second, or answers whole.
+  local function mixed()
+    return support.upstream(function(connection)
+      while true do
+        local request = connection:read_request()
+        if not request then return end
+        if not request:json().stream then
+          connection:respond_json(200, { ok = true })
+        else
+          connection:start_chunked(200)
+          for number = 1, 10 do
+            connection:event({ n = number })
+            local until_s = support.now() + 0.1
+            pcall(support.wait_until, "a moment", function() return support.now() > until_s end, 1)
+          end
+          connection:event("[DONE]")
+          connection:finish_chunked()
+        end
+      end
+    end)
+  end
+
+  it("fail no request, cut no stream, and keep nothing", function()
+    local up = mixed()
+    local gw = start({ url = up.url, policies = { word = RELAYING } })
+    local end_s = support.now() + SECONDS
+    local counts = { chats = 0, streams = 0, reloads = 0 }
+    local wrong = {}
+    local function note(what, fine, detail)
+      if fine then counts[what] = counts[what] + 1 else wrong[#wrong + 1] = what .. detail end
+    end
+    local function chatting()
+      local connection = support.connect(gw.port)
+      while support.now() < end_s do
+        local answer = connection:request({ path = "/v1/chat/completions", method = "POST",
+          body = '{"model":"m","messages":[]}', headers = { Host = "x",
+            ["Content-Type"] = "application/json" } })
+        note("chats", answer.status == 200, tostring(answer.status))
+      end
+    end
+    local function streaming()
+      while support.now() < end_s do
+        local answer = gw:chat({ stream = true })
+        note("streams", answer.ended == "complete" and answer.body:find("[DONE]", 1, true),
+          tostring(answer.ended))
+      end
+    end
+    local first_kib
+    local function reloading()
+      while support.now() < end_s do
+        gw:write_policy("word", RELAYING .. "-- " .. counts.reloads)
+        local answer = reload(gw)
+        note("reloads", answer.status == 200, answer.body)
+        if counts.reloads == 10 then first_kib = resident_kib(gw) end
+        local until_s = support.now() + 0.1
+        pcall(support.wait_until, "a moment", function() return support.now() > until_s end, 1)
+      end
+    end
+    support.together({ chatting, chatting, chatting, streaming, streaming, streaming, streaming,
+      reloading }, 60)
+    assert.same({}, wrong)
+    assert.is_true(counts.reloads >= 10 and counts.streams >= 8 and counts.chats >= 50)
+    support.wait_until("the old generations to be freed", function()
+      local seen = generations(gw)
+      for _, entry in ipairs(seen.generations) do
+        if entry.number ~= seen.current and entry.state ~= "retired" then return false end
+      end
+      return true
+    end)
+    if first_kib then
+      assert.is_true(resident_kib(gw) - first_kib < GROWTH_MAX_KIB)
+    end
   end)
 end)
 
