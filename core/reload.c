@@ -215,6 +215,7 @@ static void on_notify(evutil_socket_t fd, short what, void *arg)
     collect(self);
     if (self->phase == PL_RELOAD_PUBLISHING && all_settled(self))
         finish_published(self);
+    start_step(self); /* one that waits for workers that have only just begun */
 }
 
 void pl_reload_notify(void *reload)
@@ -438,7 +439,8 @@ static void begin(struct pl_reload *self)
 
 static void step(struct pl_reload *self)
 {
-    if (self->phase != PL_RELOAD_IDLE || self->running || TAILQ_EMPTY(&self->tickets))
+    if (self->phase != PL_RELOAD_IDLE || self->running || TAILQ_EMPTY(&self->tickets) ||
+        !all_settled(self))
         return;
     self->running = TAILQ_FIRST(&self->tickets);
     TAILQ_REMOVE(&self->tickets, self->running, link);

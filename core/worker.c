@@ -231,6 +231,8 @@ static void *run(void *arg)
                                  &self->runtime);
     if (pl_vm_ticker_start() != PL_OK)
         pl_log(PL_LOG_WARN, "worker: no timer on the thread's CPU clock: %s", strerror(errno));
+    atomic_store_explicit(&self->settled, true, memory_order_release);
+    self->notify(self->notify_arg);
     event_base_loop(self->base, EVLOOP_NO_EXIT_ON_EMPTY);
     pl_vm_ticker_stop();
     pl_runtime_end_all(&self->runtime);
@@ -243,6 +245,7 @@ void pl_worker_start(struct pl_worker *self)
 {
     pthread_attr_t attributes;
     self->started = true;
+    atomic_store_explicit(&self->settled, false, memory_order_relaxed); /* it reads its orders */
     pthread_attr_init(&attributes);
     pthread_attr_setstacksize(&attributes, STACK_BYTES);
     int rc = pthread_create(&self->thread, &attributes, run, self);
