@@ -66,6 +66,7 @@ static void fail(struct pl_reload *self, const char *text)
     log_lines(text);
     pl_log(PL_LOG_ERROR, "reload by %s refused: generation %llu stays in force",
            self->running->request.by, (unsigned long long)state->current->number);
+    pl_reload_reset_strikes(self); /* a rollback that failed is tried again at the next strike */
     refuse(self, 422, "reload_failed", text);
 }
 

@@ -172,6 +172,13 @@ describe("a reload", function()
     -- the command line has the last word on addresses and workers here
     assert.same({}, result.needs_restart)
     assert_word(gw, "two")
+    local files = support.certificates()
+    gw:write_policy("gateway", config(([[listen = { tls = { cert = %q, key = %q } },
+      admin = { token = "t0ken" },]]):format(files.cert, files.key)))
+    result = assert_good(post(gw, "reload", { headers = { Authorization = "Bearer t0ken" } }))
+    assert.same({ "listen.tls" }, result.needs_restart)
+    gw:wait_log("reload: listen.tls has changed, which takes a restart")
+    assert_word(gw, "two") -- plain HTTP, as before
     -- the token is in force at once
     assert.equal(401, gw:admin({ path = "/admin/generations" }).status)
     assert.equal(401, reload(gw).status)
