@@ -69,10 +69,9 @@ static void write_last_error(struct pl_json_text *out, const struct pl_edition *
 
 /* ---- generations ---- */
 
-static void write_edition(struct pl_json_text *out, const char *key,
-                          const struct pl_edition *edition)
+static void write_edition(struct pl_json_text *out, const struct pl_edition *edition)
 {
-    pl_json_open(out, key, '{');
+    pl_json_open(out, NULL, '{');
     pl_json_put_u64(out, "number", edition->number);
     pl_json_put_string(out, "state", pl_edition_state_name(edition));
     pl_json_put_string(out, "by", edition->by);
@@ -134,8 +133,8 @@ void pl_admin_get_generations(struct pl_reload *reload, struct pl_exchange *exch
     write_trial(&text, state);
     write_counters(&text, state);
     pl_json_open(&text, "generations", '[');
-    TAILQ_FOREACH(edition, &state->editions, link)
-    write_edition(&text, NULL, edition);
+    for (edition = TAILQ_FIRST(&state->editions); edition; edition = TAILQ_NEXT(edition, link))
+        write_edition(&text, edition);
     pl_json_close(&text, ']');
     pl_json_close(&text, '}');
     pl_admin_reply_json(exchange, 200, text.data);

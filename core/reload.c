@@ -1,7 +1,11 @@
 /*
- * Reload: see reload.h. This file: what is asked for, one after the other, loaded and published.
- * reload_diff.c says what a reload changed, reload_watch.c when to reload by itself, reload_trial.c
- * when to go back by itself.
+ * Reload: see reload.h. This file: what is asked for, one after the other; loading; what is
+ * remembered.
+ *
+ *   reload_force.c  what is put in force, on trial, taken back
+ *   reload_diff.c   what differs from before
+ *   reload_watch.c  when to reload by itself
+ *   reload_trial.c  when to go back by itself
  */
 #include "log.h"
 #include "reload_internal.h"
@@ -16,8 +20,6 @@
 #define BACK_MAX_COUNT  4     /* editions that can be restored, one before the other */
 #define HISTORY_MAX     32    /* editions that are remembered */
 #define LOG_LINES_MAX   20
-
-static void step(struct pl_reload *self);
 
 /* ---- answers ---- */
 
@@ -55,8 +57,7 @@ static void log_lines(const char *text)
     }
 }
 
-/* What was read is not sound: what is in force stays. */
-static void fail(struct pl_reload *self, const char *text)
+void pl_reload_fail(struct pl_reload *self, const char *text)
 {
     struct pl_reload_state *state = &self->state;
     state->failed_count++;
@@ -66,81 +67,12 @@ static void fail(struct pl_reload *self, const char *text)
     log_lines(text);
     pl_log(PL_LOG_ERROR, "reload by %s refused: generation %llu stays in force",
            self->running->request.by, (unsigned long long)state->current->number);
-    pl_reload_reset_strikes(self); /* a rollback that failed is tried again at the next strike */
+    if (self->running->request.kind == PL_RELOAD_ROLLBACK) /* tried again at the next strike */
+        pl_reload_reset_strikes(self);
     refuse(self, 422, "reload_failed", text);
 }
 
-/* ---- publishing ---- */
-
-static void give_orders(struct pl_reload *self)
-{
-    const struct pl_edition *current = self->state.current, *canary = self->state.canary;
-    for (size_t i = 0; i < self->worker_count; i++) {
-        struct pl_worker_orders orders = {
-            .current = current->generations[i],
-            .canary = canary ? canary->generations[i] : NULL,
-            .canary_ratio = self->state.canary_ratio,
-            .limits = current->config->limits,
-            .drain_ms = current->config->drain_ms,
-            .generation_drain_ms = current->config->generation_drain_ms,
-        };
-        pl_worker_order(self->workers[i], &orders);
-    }
-}
-
-static void number(struct pl_reload *self, struct pl_edition *edition, const char *by)
-{
-    edition->number = ++self->last_number;
-    edition->since_wall_ms = pl_now_wall_ms();
-    snprintf(edition->by, sizeof(edition->by), "%s", by);
-    for (size_t i = 0; i < edition->generation_count; i++)
-        edition->generations[i]->number = edition->number;
-    TAILQ_INSERT_HEAD(&self->state.editions, edition, link);
-}
-
-static void leave_force(struct pl_edition *edition, enum pl_edition_state state, const char *reason)
-{
-    edition->state = state;
-    edition->until_wall_ms = pl_now_wall_ms();
-    if (reason)
-        snprintf(edition->reason, sizeof(edition->reason), "%s", reason);
-}
-
-/* What depends on the configuration in force follows it. */
-static void follow_current(struct pl_reload *self)
-{
-    const struct pl_config *config = self->state.current->config;
-    pl_config_apply_rules(config);
-    pl_log_set_level((enum pl_log_level)config->log_level);
-    pl_reload_reset_strikes(self);
-    if (self->ops.on_current)
-        self->ops.on_current(self->ops.arg, config);
-}
-
-static void end_canary(struct pl_reload *self, enum pl_edition_state state, const char *reason)
-{
-    if (!self->state.canary)
-        return;
-    leave_force(self->state.canary, state, reason);
-    self->state.canary = NULL;
-    self->state.canary_ratio = 0;
-    pl_reload_trial_end(self);
-}
-
-static void become_current(struct pl_reload *self, struct pl_edition *edition)
-{
-    edition->state = PL_EDITION_CURRENT;
-    self->state.current = edition;
-    follow_current(self);
-}
-
-/* The workers are told; on_notify hears when all have followed. */
-static void publish(struct pl_reload *self, struct pl_edition *result)
-{
-    self->published = result;
-    self->phase = PL_RELOAD_PUBLISHING;
-    give_orders(self);
-}
+/* ---- all workers have followed ---- */
 
 static bool all_settled(const struct pl_reload *self)
 {
@@ -229,8 +161,6 @@ void pl_reload_notify(void *reload)
 
 /* ---- loading ---- */
 
-static void on_loaded(void *arg, struct pl_edition *edition, const char *problems);
-
 static void load(struct pl_reload *self, struct pl_config *config)
 {
     struct pl_loader_source source = {.directory = self->directory,
@@ -243,157 +173,20 @@ static void load(struct pl_reload *self, struct pl_config *config)
     pl_loader_start(self->loader, &source);
 }
 
-/* A listener that others reach is not left without its token: its address stays until a restart. */
-static const char *check_admin(const struct pl_reload *self, const struct pl_config *config)
-{
-    const struct pl_config *started = self->started;
-    if (!started->admin_address || config->admin_token ||
-        pl_config_is_loopback(started->admin_address))
-        return NULL;
-    return "gateway.lua: admin.token: is needed, because the admin listener keeps its address, "
-           "which other machines can reach, until a restart";
-}
-
-static const char *check_loaded(struct pl_reload *self, struct pl_config *config)
-{
-    static char text[200];
-    if (pl_config_bind_health(config, self->health, self->gauge) != PL_OK) {
-        snprintf(text, sizeof(text),
-                 "gateway.lua: more providers and targets than the %u that this process has room "
-                 "for, those of earlier configurations included; a restart makes room",
-                 pl_health_capacity(self->health));
-        return text;
-    }
-    return check_admin(self, config);
-}
-
-static void log_in_force(const struct pl_reload *self, const struct pl_edition *edition)
-{
-    const char *reason = edition->reason[0] ? edition->reason : "reloaded";
-    if (edition == self->state.canary)
-        pl_log(PL_LOG_INFO, "generation %llu is on trial with %.3g%% of the requests, by %s",
-               (unsigned long long)edition->number, self->state.canary_ratio * 100, edition->by);
-    else
-        pl_log(PL_LOG_INFO, "generation %llu is in force, by %s: %s (%zu changes)",
-               (unsigned long long)edition->number, edition->by, reason, self->diff.total);
-    for (size_t i = 0; self->diff.restart[i]; i++)
-        pl_log(PL_LOG_WARN, "reload: %s has changed, which takes a restart", self->diff.restart[i]);
-}
-
-static void put_in_force(struct pl_reload *self, struct pl_edition *edition)
-{
-    struct pl_edition *before = self->state.current;
-    end_canary(self, PL_EDITION_RETIRED, "replaced by another reload");
-    edition->back = before;
-    leave_force(before, PL_EDITION_RETIRED, NULL);
-    become_current(self, edition);
-}
-
-static void put_on_trial(struct pl_reload *self, struct pl_edition *edition)
-{
-    const struct pl_reload_request *request = &self->running->request;
-    end_canary(self, PL_EDITION_RETIRED, "replaced by another reload");
-    edition->state = PL_EDITION_CANARY;
-    edition->back = self->state.current;
-    self->state.canary = edition;
-    self->state.canary_ratio = request->canary_ratio;
-    pl_reload_trial_begin(self, request);
-}
-
-static void take_loaded(struct pl_reload *self, struct pl_edition *edition)
-{
-    const struct pl_reload_request *request = &self->running->request;
-    const char *problem = check_loaded(self, edition->config);
-    if (problem) {
-        pl_edition_free(edition);
-        fail(self, problem);
-        return;
-    }
-    pl_reload_watch_read(self, edition->config);
-    pl_reload_compare(&self->diff, self->state.current->config, edition->config, self->started);
-    number(self, edition, request->by);
-    self->state.good_count++;
-    if (request->canary_ratio > 0)
-        put_on_trial(self, edition);
-    else
-        put_in_force(self, edition);
-    log_in_force(self, edition);
-    publish(self, edition);
-}
-
-/* ---- going back ---- */
-
-static enum pl_rollback_cause cause_of(const struct pl_reload_request *request)
-{
-    if (strcmp(request->by, "strikes") == 0)
-        return PL_ROLLBACK_STRIKES;
-    return strcmp(request->by, "trial") == 0 ? PL_ROLLBACK_TRIAL : PL_ROLLBACK_OPERATOR;
-}
-
-static const char *reason_of(const struct pl_reload_ticket *ticket)
-{
-    return ticket->reason ? ticket->reason : "asked for";
-}
-
-/* The current edition has been taken back: `edition` was made from the one before. */
-static void take_restored(struct pl_reload *self, struct pl_edition *edition)
-{
-    struct pl_edition *failed = self->state.current, *from = failed->back;
-    edition->restored_from = from->number;
-    edition->back = from->back;
-    pl_reload_compare(&self->diff, failed->config, edition->config, self->started);
-    number(self, edition, self->running->request.by);
-    snprintf(edition->reason, sizeof(edition->reason), "restored from %llu instead of %llu: %s",
-             (unsigned long long)from->number, (unsigned long long)failed->number,
-             reason_of(self->running));
-    self->state.rollback_counts[cause_of(&self->running->request)]++;
-    end_canary(self, PL_EDITION_RETIRED, "the generation it was compared with was taken back");
-    leave_force(failed, PL_EDITION_FAILED, reason_of(self->running));
-    become_current(self, edition);
-    pl_log(PL_LOG_WARN, "generation %llu is taken back, by %s: %s",
-           (unsigned long long)failed->number, edition->by, reason_of(self->running));
-    log_in_force(self, edition);
-    publish(self, edition);
-}
-
 static void on_loaded(void *arg, struct pl_edition *edition, const char *problems)
 {
     struct pl_reload *self = arg;
     bool restores = self->running->request.kind == PL_RELOAD_ROLLBACK;
     if (!edition) {
-        fail(self, problems);
+        pl_reload_fail(self, problems);
     } else if (self->draining) {
         pl_edition_free(edition);
         refuse(self, 503, "draining", "The gateway is draining.");
     } else if (restores) {
-        take_restored(self, edition);
+        pl_reload_take_restored(self, edition);
     } else {
-        take_loaded(self, edition);
+        pl_reload_take_loaded(self, edition);
     }
-}
-
-static void drop_canary(struct pl_reload *self)
-{
-    struct pl_edition *failed = self->state.canary;
-    self->state.rollback_counts[cause_of(&self->running->request)]++;
-    pl_log(PL_LOG_WARN, "generation %llu, on trial, is taken back, by %s: %s",
-           (unsigned long long)failed->number, self->running->request.by, reason_of(self->running));
-    end_canary(self, PL_EDITION_FAILED, reason_of(self->running));
-    publish(self, self->state.current);
-}
-
-static void promote_canary(struct pl_reload *self)
-{
-    struct pl_edition *edition = self->state.canary, *before = self->state.current;
-    self->state.canary = NULL;
-    self->state.canary_ratio = 0;
-    self->state.promoted_count++;
-    pl_reload_trial_end(self);
-    snprintf(edition->reason, sizeof(edition->reason), "promoted: %s", reason_of(self->running));
-    leave_force(before, PL_EDITION_RETIRED, NULL);
-    become_current(self, edition);
-    log_in_force(self, edition);
-    publish(self, edition);
 }
 
 /* ---- what is asked for ---- */
@@ -411,7 +204,7 @@ static void begin_rollback(struct pl_reload *self, uint64_t wanted)
     if (!still_serves(self, wanted))
         refuse(self, 409, "not_in_force", "That generation is not in force any more.");
     else if (state->canary && wanted != state->current->number)
-        drop_canary(self);
+        pl_reload_drop_canary(self);
     else if (!state->current->back)
         refuse(self, 409, "nothing_to_restore", "There is no earlier generation to go back to.");
     else
@@ -430,7 +223,7 @@ static void begin(struct pl_reload *self)
     else if (request->kind == PL_RELOAD_PROMOTE && !self->state.canary)
         refuse(self, 409, "no_canary", "No generation is on trial.");
     else if (request->kind == PL_RELOAD_PROMOTE)
-        promote_canary(self);
+        pl_reload_promote_canary(self);
     else if (self->state.canary && !request->replace)
         refuse(self, 409, "canary_running",
                "A generation is on trial; ask with replace=true to end that by this reload.");
@@ -544,8 +337,8 @@ int pl_reload_begin(struct pl_reload *self, struct pl_config *config, size_t wor
     }
     self->started = pl_config_ref(config);
     pl_reload_watch_read(self, config);
-    number(self, edition, "start");
-    become_current(self, edition);
+    pl_reload_number(self, edition, "start");
+    pl_reload_become_current(self, edition);
     return PL_OK;
 }
 
@@ -553,7 +346,7 @@ void pl_reload_add_worker(struct pl_reload *self, struct pl_worker *worker)
 {
     self->workers[self->worker_count++] = worker;
     if (self->worker_count == self->worker_target_count)
-        give_orders(self);
+        pl_reload_give_orders(self);
 }
 
 static void free_tickets(struct pl_reload *self)

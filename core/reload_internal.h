@@ -67,6 +67,25 @@ struct pl_reload {
     struct pl_figures_view *trial_base; /* the stable edition's when the trial began */
 };
 
+/* reload.c */
+
+/** What was read is not sound: what is in force stays, and whoever asked is told. */
+void pl_reload_fail(struct pl_reload *self, const char *text);
+
+/* reload_force.c */
+
+/** Gives the edition its number and its place in the memory. */
+void pl_reload_number(struct pl_reload *self, struct pl_edition *edition, const char *by);
+/** It is current; what depends on the configuration follows. The workers do by their orders. */
+void pl_reload_become_current(struct pl_reload *self, struct pl_edition *edition);
+void pl_reload_give_orders(struct pl_reload *self);
+/** What the running ticket does, each to its end or until the workers have followed. */
+void pl_reload_take_loaded(struct pl_reload *self, struct pl_edition *edition);
+/** The current edition is taken back: `edition` was made from the one before. */
+void pl_reload_take_restored(struct pl_reload *self, struct pl_edition *edition);
+void pl_reload_drop_canary(struct pl_reload *self);
+void pl_reload_promote_canary(struct pl_reload *self);
+
 /* reload_diff.c */
 
 /** Fills an empty `out`. `started` is what the process began with. */

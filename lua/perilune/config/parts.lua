@@ -1,5 +1,5 @@
---- A configuration's parts, each with a text that changes when the part does: what a reload says has
--- been added, changed or removed. Pure.
+--- A configuration's parts, each with a text that changes when the part does: what a reload says
+-- has been added, changed or removed. Pure.
 --
 -- The texts hold credentials: whoever gets them keeps a digest at most. A function (a provider's
 -- `health.unhealthy`) has no text; that its code has changed is told by its file.
