@@ -76,7 +76,7 @@ struct pl_config {
     size_t value_count;
     bool recording;                        /* helpers may still look outside */
     const struct pl_config_source *source; /* while recording, if not a directory alone */
-    char **paths;   /* of what else was read: by helpers, certificates */
+    char **paths;                          /* of what else was read: by helpers, certificates */
     size_t path_count;
     uint64_t fingerprint; /* of all that was read, taken before it was; see below */
     char digest[17];      /* of names and bytes of the files and of what helpers answered, hex */

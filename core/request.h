@@ -163,9 +163,9 @@ TAILQ_HEAD(pl_request_list, pl_request);
 
 /** What the requests of one worker share. */
 struct pl_runtime {
-    struct event_base *base;              /* NULL where a timeline stands for it */
-    struct pl_timeline *timeline;         /* NULL: timers are those of the loop */
-    const struct pl_transport *transport; /* how tries reach upstreams */
+    struct event_base *base;               /* NULL where a timeline stands for it */
+    struct pl_timeline *timeline;          /* NULL: timers are those of the loop */
+    const struct pl_transport *transport;  /* how tries reach upstreams */
     struct pl_generation *current;         /* what new requests begin on ... */
     struct pl_generation *canary;          /* ... but for a share; NULL: none is on trial */
     double canary_ratio;                   /* of new requests */
