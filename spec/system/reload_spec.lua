@@ -24,6 +24,18 @@ return function(req, route)
 end
 ]]
 
+local RELAYING_OR_FAILING = [[
+local gw = require "perilune"
+return function(req, route)
+  local res, err
+  for target in gw.candidates(route) do
+    res, err = req:send(target)
+    break
+  end
+  return req:relay(res, err)
+end
+]]
+
 local function config(options, url)
   return CONFIG:format(options or "", url or "http://127.0.0.1:1")
 end
@@ -213,6 +225,70 @@ describe("a reload", function()
     assert.is_true(gw:admin({ path = "/admin/targets" }):json().targets[1].fit)
   end)
 
+  it("has active checks follow, and lets those that stay go on", function()
+    local counts = {}
+    local function checked(name)
+      counts[name] = 0
+      return support.answering(function(request)
+        if request.method == "GET" then counts[name] = counts[name] + 1 end
+        return 200, { ok = true }
+      end)
+    end
+    local one, two = checked("one"), checked("two")
+    local function with(up, interval)
+      return (config(nil, up.url):gsub('/v1"', ([[/v1", health = { active = { path = "/up",
+        interval = "%s", timeout = "%s" } }]]):format(interval, interval)))
+    end
+    local gw = start({ config = with(one, "100ms") })
+    support.wait_until("checks", function() return counts.one >= 2 end)
+    -- more often than it is due: it is not begun anew each time
+    local until_count = counts.one + 3
+    support.wait_until("checks between reloads", function()
+      assert_good(reload(gw))
+      return counts.one >= until_count
+    end, 20)
+    gw:write_policy("gateway", with(two, "20ms"))
+    assert_good(reload(gw))
+    local before = counts.one
+    support.wait_until("checks of the new one", function() return counts.two >= 5 end)
+    assert.equal(before, counts.one)
+    gw:write_policy("gateway", config(nil, two.url))
+    assert_good(reload(gw))
+    assert.is_true(gw:admin({ path = "/admin/targets" }):json().providers[1].fit)
+  end)
+
+  it("counts requests of two generations together where a target takes so many", function()
+    local up
+    up = support.upstream(function(connection)
+      while connection:read_request() do
+        connection:start_chunked(200)
+        connection:event({ n = 1 })
+        support.wait_until("the word to end", function() return up.over end, 60)
+        connection:event("[DONE]")
+        connection:finish_chunked()
+      end
+    end)
+    local text = (config(nil, up.url):gsub('provider = "one" }',
+      'provider = "one", limits = { concurrent = 1, queue = 1, queue_timeout = "30s" } }'))
+    local gw = start({ config = text, policies = { word = RELAYING_OR_FAILING } })
+    local first = gw:chat({ stream = true, streamed = true })
+    assert_good(reload(gw))
+    local second
+    support.spawn("the one that waits", function() second = gw:chat({ stream = true }) end)
+    support.wait_until("a place in the queue", function()
+      return gw:admin({ path = "/admin/targets" }):json().targets[1].queued == 1
+    end)
+    assert_good(reload(gw))
+    assert.equal(1, gw:admin({ path = "/admin/targets" }):json().targets[1].queued)
+    assert.equal(503, gw:chat().status) -- the queue is full, for this generation too
+    up.over = true
+    first:read_body()
+    assert.equal("complete", first.ended)
+    support.wait_until("the answer of the one that waited", function() return second end)
+    assert.equal("complete", second.ended)
+    assert.equal(0, gw:admin({ path = "/admin/targets" }):json().targets[1].queued)
+  end)
+
   it("keeps warm connections to what has not changed", function()
     local connections = 0
     local up = support.upstream(function(connection)
@@ -322,6 +398,29 @@ describe("a reload of what is not sound", function()
     assert.equal(422, answer.status)
     assert.truthy(answer.body:find("admin.token", 1, true))
     assert.equal(401, gw:admin({ path = "/admin/generations" }).status)
+  end)
+
+  it("refuses more targets than there is room for, and goes on", function()
+    local gw = start()
+    local many = [[
+      local routes = {}
+      for r = 1, 250 do
+        local targets = {}
+        for t = 1, 16 do targets[t] = { provider = "one", model = "%s" .. r .. "-" .. t } end
+        routes[r] = { match = { model = "r" .. r }, targets = targets, policy = "word" }
+      end
+      return { providers = { one = { url = "http://127.0.0.1:1/v1" } }, routes = routes }]]
+    local answer
+    for number = 1, 6 do -- those that could be restored keep their places
+      gw:write_policy("gateway", many:format(("abcdef"):sub(number, number)))
+      answer = reload(gw)
+      if answer.status ~= 200 then break end
+    end
+    assert.equal(422, answer.status)
+    assert.truthy(answer.body:find("than the 16384 that this process has room for", 1, true))
+    gw:write_policy("gateway", config())
+    assert_good(reload(gw))
+    assert_word(gw, "one")
   end)
 
   it("answers a health probe while a policy computes at load", function()
@@ -499,7 +598,7 @@ describe("ten reloads a second", function()
           for number = 1, 10 do
             connection:event({ n = number })
             local until_s = support.now() + 0.1
-            pcall(support.wait_until, "a moment", function() return support.now() > until_s end, 1)
+            support.wait_until("the next event", function() return support.now() > until_s end)
           end
           connection:event("[DONE]")
           connection:finish_chunked()
@@ -541,7 +640,7 @@ describe("ten reloads a second", function()
         note("reloads", answer.status == 200, answer.body)
         if counts.reloads == 10 then first_kib = resident_kib(gw) end
         local until_s = support.now() + 0.1
-        pcall(support.wait_until, "a moment", function() return support.now() > until_s end, 1)
+        support.wait_until("the next reload", function() return support.now() > until_s end)
       end
     end
     support.together({ chatting, chatting, chatting, streaming, streaming, streaming, streaming,
