@@ -100,8 +100,8 @@ static bool is_module_folder(const char *name, size_t depth)
            !(depth == 0 && strcmp(name, "spec") == 0);
 }
 
-/* A walk through the directory, which reads the files into `config`, or only looks at them; `seen` are the folders that have been read, which links may lead
- * back to. */
+/* A walk through the directory, which reads the files into `config`, or only looks at them; `seen`
+ * are the folders that have been read, which links may lead back to. */
 struct walk {
     struct pl_config *config;
     uint64_t *hash; /* of what was looked at; NULL: read it */

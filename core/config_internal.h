@@ -11,8 +11,8 @@ char *pl_config_format(const char *fmt, ...) PL_PRINTF(1, 2);
 
 /* config_files.c */
 
-/** Reads the directory's .lua files and those of its folders, but for `spec` and hidden ones: all as
- *  they are at one moment. */
+/** Reads the directory's .lua files and those of its folders, but for `spec` and hidden ones: all
+ * as they are at one moment. */
 PL_NODISCARD int pl_config_read_directory(struct pl_config *self, char **problems);
 /** Adds a file, or replaces the one of that name. */
 PL_NODISCARD int pl_config_set_file(struct pl_config *self, const struct pl_config_file *file,

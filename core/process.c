@@ -23,7 +23,7 @@
 #define WATCH_INTERVAL_MS 100
 #define WATCH_BURSTS      20   /* so many times its budget is a stall */
 #define WATCH_MIN_MS      1000 /* but not less: a busy machine may well take a while */
-#define EXIT_FAILED 1
+#define EXIT_FAILED       1
 
 struct process {
     const struct pl_process_options *options;
