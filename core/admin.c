@@ -2,6 +2,7 @@
  * Admin: see admin.h.
  */
 #include "admin.h"
+#include "admin_internal.h"
 #include "admin_targets.h"
 #include <openssl/crypto.h>
 #include <stdio.h>
@@ -10,7 +11,9 @@
 
 struct pl_admin {
     struct pl_server *server;
+    struct pl_reload *reload;
     const struct pl_config *config;
+    const char *address; /* that it listens on */
     bool draining;
 };
 
@@ -43,7 +46,7 @@ static void reply(struct pl_exchange *exchange, int status, const char *body, co
     pl_headers_deinit(&headers);
 }
 
-static void reply_json(struct pl_exchange *exchange, int status, const char *body)
+void pl_admin_reply_json(struct pl_exchange *exchange, int status, const char *body)
 {
     reply(exchange, status, body, NULL);
 }
@@ -56,7 +59,8 @@ static void refuse_method(struct pl_exchange *exchange, const char *allow)
           allow);
 }
 
-static void refuse(struct pl_exchange *exchange, int status, const char *code, const char *message)
+void pl_admin_refuse(struct pl_exchange *exchange, int status, const char *code,
+                     const char *message)
 {
     struct pl_json_text text;
     pl_json_text_init(&text);
@@ -66,7 +70,7 @@ static void refuse(struct pl_exchange *exchange, int status, const char *code, c
     pl_json_put_string(&text, "code", code);
     pl_json_close(&text, '}');
     pl_json_close(&text, '}');
-    reply_json(exchange, status, text.data);
+    pl_admin_reply_json(exchange, status, text.data);
     pl_json_text_deinit(&text);
 }
 
@@ -91,7 +95,7 @@ static bool host_is_ours(const struct pl_admin *self, const struct pl_headers *h
     if (!pl_headers_get(headers, PL_STR("host"), &host))
         return true; /* HTTP/1.0, not a browser */
     host = without_port(host);
-    const char *address = self->config->admin_address;
+    const char *address = self->address;
     return pl_str_equal_nocase(host, PL_STR("localhost")) ||
            pl_str_equal_nocase(host, PL_STR("127.0.0.1")) ||
            pl_str_equal_nocase(host, PL_STR("[::1]")) ||
@@ -116,13 +120,13 @@ static bool is_authorized(const struct pl_admin *self, const struct pl_headers *
 static void get_healthz(struct pl_admin *self, struct pl_exchange *exchange)
 {
     (void)self;
-    reply_json(exchange, 200, "{\"status\":\"ok\"}");
+    pl_admin_reply_json(exchange, 200, "{\"status\":\"ok\"}");
 }
 
 static void get_readyz(struct pl_admin *self, struct pl_exchange *exchange)
 {
-    reply_json(exchange, self->draining ? 503 : 200,
-               self->draining ? "{\"status\":\"draining\"}" : "{\"status\":\"ready\"}");
+    pl_admin_reply_json(exchange, self->draining ? 503 : 200,
+                        self->draining ? "{\"status\":\"draining\"}" : "{\"status\":\"ready\"}");
 }
 
 static void get_targets(struct pl_admin *self, struct pl_exchange *exchange)
@@ -130,7 +134,7 @@ static void get_targets(struct pl_admin *self, struct pl_exchange *exchange)
     struct pl_json_text text;
     pl_json_text_init(&text);
     pl_admin_targets_write(&self->config->topology, &text);
-    reply_json(exchange, 200, text.data);
+    pl_admin_reply_json(exchange, 200, text.data);
     pl_json_text_deinit(&text);
 }
 
@@ -145,7 +149,27 @@ static void post_targets(struct pl_admin *self, struct pl_exchange *exchange)
     if (status == 200)
         get_targets(self, exchange);
     else
-        refuse(exchange, status, status == 404 ? "not_found" : "bad_request", message);
+        pl_admin_refuse(exchange, status, status == 404 ? "not_found" : "bad_request", message);
+}
+
+static void get_generations(struct pl_admin *self, struct pl_exchange *exchange)
+{
+    pl_admin_get_generations(self->reload, exchange);
+}
+
+static void post_reload(struct pl_admin *self, struct pl_exchange *exchange)
+{
+    pl_admin_post_reload(self->reload, exchange);
+}
+
+static void post_rollback(struct pl_admin *self, struct pl_exchange *exchange)
+{
+    pl_admin_post_rollback(self->reload, exchange);
+}
+
+static void post_promote(struct pl_admin *self, struct pl_exchange *exchange)
+{
+    pl_admin_post_promote(self->reload, exchange);
 }
 
 static const struct {
@@ -159,6 +183,10 @@ static const struct {
     {"POST", "/admin/targets/eject", false, post_targets},
     {"POST", "/admin/targets/drain", false, post_targets},
     {"POST", "/admin/targets/restore", false, post_targets},
+    {"GET", "/admin/generations", false, get_generations},
+    {"POST", "/admin/reload", false, post_reload},
+    {"POST", "/admin/rollback", false, post_rollback},
+    {"POST", "/admin/promote", false, post_promote},
 };
 
 static bool equals(struct pl_str text, const char *other)
@@ -173,7 +201,7 @@ static void on_request(struct pl_exchange *exchange, void *arg)
     struct pl_str method = pl_exchange_method(exchange);
     bool authorized = is_authorized(self, headers);
     if (!host_is_ours(self, headers)) {
-        refuse(exchange, 403, "wrong_host", "This address is not served to other sites.");
+        pl_admin_refuse(exchange, 403, "wrong_host", "This address is not served to other sites.");
         return;
     }
     for (size_t i = 0; i < PL_COUNT(endpoints); i++) {
@@ -188,19 +216,26 @@ static void on_request(struct pl_exchange *exchange, void *arg)
         return;
     }
     if (!authorized)
-        refuse(exchange, 401, "unauthorized", "A bearer token is needed.");
+        pl_admin_refuse(exchange, 401, "unauthorized", "A bearer token is needed.");
     else
-        refuse(exchange, 404, "not_found", "There is no such admin endpoint.");
+        pl_admin_refuse(exchange, 404, "not_found", "There is no such admin endpoint.");
 }
 
 struct pl_admin *pl_admin_new(struct event_base *base, int listen_fd,
-                              const struct pl_config *config)
+                              const struct pl_config *config, struct pl_reload *reload)
 {
     static const struct pl_server_ops ops = {.on_request = on_request};
     struct pl_admin *self = pl_xcalloc(1, sizeof(*self));
     self->config = config;
+    self->address = config->admin_address;
+    self->reload = reload;
     self->server = pl_server_new(base, listen_fd, NULL, &limits, &ops, self);
     return self;
+}
+
+void pl_admin_set_config(struct pl_admin *self, const struct pl_config *config)
+{
+    self->config = config;
 }
 
 void pl_admin_set_draining(struct pl_admin *self)

@@ -2,12 +2,11 @@
  * Targets for the admin listener: see admin_targets.h.
  */
 #include "admin_targets.h"
+#include "admin_query.h"
 #include "log.h"
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-#define NAME_MAX_BYTES 512
 
 /* ---- as JSON ---- */
 
@@ -82,7 +81,7 @@ static void write_target(struct pl_json_text *out, const struct pl_topology *top
     pl_json_put_string(out, "name", target->name);
     pl_json_put_string(out, "provider", topology->providers[target->provider_index].name);
     pl_json_put_string(out, "model", target->model);
-    pl_json_put_u64(out, "queued", pl_gauge_queued(topology->gauge, (uint32_t)index));
+    pl_json_put_u64(out, "queued", pl_gauge_queued(topology->gauge, target->slot));
     write_slot(out, topology->health, target->slot);
     pl_json_close(out, '}');
 }
@@ -110,80 +109,15 @@ void pl_admin_targets_write(const struct pl_topology *topology, struct pl_json_t
 /* ---- what operators do
  * ---------------------------------------------------------------------------- */
 
-static int hex_digit(char c)
-{
-    if (c >= '0' && c <= '9')
-        return c - '0';
-    c |= 32;
-    return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
-}
-
-/* Percent-decodes into `out`; false when it is broken or too long. */
-static bool decode(struct pl_str text, char out[NAME_MAX_BYTES])
-{
-    size_t len = 0;
-    for (size_t i = 0; i < text.len; i++) {
-        char c = text.data[i];
-        if (len + 1 >= NAME_MAX_BYTES)
-            return false;
-        if (c == '%') {
-            int high = text.len - i > 2 ? hex_digit(text.data[i + 1]) : -1;
-            int low = text.len - i > 2 ? hex_digit(text.data[i + 2]) : -1;
-            if (high < 0 || low < 0 || (high == 0 && low == 0))
-                return false;
-            c = (char)(high * 16 + low);
-            i += 2;
-        }
-        out[len++] = c;
-    }
-    out[len] = '\0';
-    return true;
-}
-
-/* The decoded value of `key`; false when it is not there or broken. */
-static bool query_value(struct pl_str query, const char *key, char out[NAME_MAX_BYTES])
-{
-    size_t key_len = strlen(key);
-    while (query.len > 0) {
-        const char *end = memchr(query.data, '&', query.len);
-        size_t len = end ? (size_t)(end - query.data) : query.len;
-        if (len > key_len && query.data[key_len] == '=' && memcmp(query.data, key, key_len) == 0)
-            return decode((struct pl_str){query.data + key_len + 1, len - key_len - 1}, out);
-        query.data += PL_MIN(len + 1, query.len);
-        query.len -= PL_MIN(len + 1, query.len);
-    }
-    return false;
-}
-
-/* "250ms", "30s", "5m", "1h" */
-static bool parse_duration_ms(const char *text, uint64_t *out_ms)
-{
-    static const struct {
-        const char *unit;
-        double ms;
-    } units[] = {{"ms", 1}, {"s", 1000}, {"m", 60000}, {"h", 3600000}};
-    char *end;
-    if (*text < '0' || *text > '9')
-        return false;
-    double number = strtod(text, &end);
-    for (size_t i = 0; i < PL_COUNT(units); i++) {
-        if (strcmp(end, units[i].unit) == 0 && number * units[i].ms <= 1e12) {
-            *out_ms = (uint64_t)(number * units[i].ms);
-            return true;
-        }
-    }
-    return false;
-}
-
 static pl_health_slot find_slot(const struct pl_topology *topology, struct pl_str query,
-                                char name[NAME_MAX_BYTES])
+                                char name[PL_QUERY_VALUE_BYTES])
 {
-    if (query_value(query, "target", name)) {
+    if (pl_query_value(query, "target", name)) {
         for (size_t i = 0; i < topology->target_count; i++) {
             if (strcmp(topology->targets[i].name, name) == 0)
                 return topology->targets[i].slot;
         }
-    } else if (query_value(query, "provider", name)) {
+    } else if (pl_query_value(query, "provider", name)) {
         for (size_t i = 0; i < topology->provider_count; i++) {
             if (strcmp(topology->providers[i].name, name) == 0)
                 return topology->providers[i].slot;
@@ -210,7 +144,7 @@ static void act(struct pl_health *health, struct pl_str action, pl_health_slot s
 int pl_admin_targets_act(const struct pl_topology *topology, struct pl_str action,
                          struct pl_str query, char *message, size_t message_size)
 {
-    char name[NAME_MAX_BYTES], duration[NAME_MAX_BYTES];
+    char name[PL_QUERY_VALUE_BYTES], duration[PL_QUERY_VALUE_BYTES];
     uint64_t duration_ms = UINT64_MAX;
     pl_health_slot slot = find_slot(topology, query, name);
     if (name[0] == '\0') {
@@ -221,7 +155,7 @@ int pl_admin_targets_act(const struct pl_topology *topology, struct pl_str actio
         snprintf(message, message_size, "there is no such target or provider: %.100s", name);
         return 404;
     }
-    if (query_value(query, "for", duration) && !parse_duration_ms(duration, &duration_ms)) {
+    if (pl_query_value(query, "for", duration) && !pl_query_duration_ms(duration, &duration_ms)) {
         snprintf(message, message_size, "for: a duration such as 30s or 5m is expected");
         return 400;
     }

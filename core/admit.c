@@ -163,16 +163,11 @@ void pl_request_report_failure(struct pl_request *self, enum pl_failure failure)
     report(self, outcome_of_failure(failure), false);
 }
 
-static uint32_t index_of(const struct pl_request *self, const struct pl_target *target)
-{
-    return (uint32_t)(target - self->generation->topology->targets);
-}
-
 bool pl_request_enter_queue(struct pl_request *self, const struct pl_target *target,
                             uint32_t max_count)
 {
     pl_request_leave_queue(self);
-    if (!pl_gauge_queue_enter(self->generation->topology->gauge, index_of(self, target), max_count))
+    if (!pl_gauge_queue_enter(self->generation->topology->gauge, target->slot, max_count))
         return false;
     self->queued_at = target;
     return true;
@@ -181,7 +176,7 @@ bool pl_request_enter_queue(struct pl_request *self, const struct pl_target *tar
 void pl_request_leave_queue(struct pl_request *self)
 {
     if (self->queued_at)
-        pl_gauge_queue_leave(self->generation->topology->gauge, index_of(self, self->queued_at));
+        pl_gauge_queue_leave(self->generation->topology->gauge, self->queued_at->slot);
     self->queued_at = NULL;
 }
 

@@ -5,6 +5,7 @@
 #include "config_internal.h"
 #include "log.h"
 #include <lauxlib.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -22,8 +23,9 @@ static void check_directory(lua_State *L, void *arg)
     struct pl_config *self = arg;
     pl_vm_require(L, "perilune.boot");
     lua_getfield(L, -1, "check");
-    lua_call(L, pl_config_push_sources(L, self), 1);
-    pl_config_read_all(self, L, lua_gettop(L));
+    lua_call(L, pl_config_push_sources(L, self), 2);
+    pl_config_read_all(self, L, lua_gettop(L) - 1);
+    pl_config_read_parts(self, L, lua_gettop(L));
 }
 
 static struct pl_config *load(struct pl_config *self, void (*fn)(lua_State *, void *),
@@ -37,8 +39,10 @@ static struct pl_config *load(struct pl_config *self, void (*fn)(lua_State *, vo
     int rc = pl_vm_call(vm, fn, self, error, sizeof(error));
     self->recording = false;
     pl_vm_free(vm);
-    if (rc == PL_OK)
+    if (rc == PL_OK) {
+        pl_config_digest(self);
         return self;
+    }
     if (!*problems)
         *problems = pl_xstrdup(error);
     pl_config_free(self);
@@ -62,6 +66,7 @@ struct pl_config *pl_config_load_from(const struct pl_config_source *source, cha
 {
     struct pl_config *self = pl_xcalloc(1, sizeof(*self));
     *problems = NULL;
+    self->ref_count = 1;
     self->offline = source->offline;
     if (read_source(self, source, problems) != PL_OK) {
         pl_config_free(self);
@@ -106,6 +111,7 @@ struct pl_config *pl_config_load_simulator(int argument_count, char **arguments,
 {
     char error[16384];
     struct pl_config *self = pl_xcalloc(1, sizeof(*self));
+    self->ref_count = 1;
     self->is_simulator = true;
     self->vm_limits = simulator_limits;
     self->argument_count = argument_count;
@@ -124,8 +130,42 @@ struct pl_config *pl_config_load_simulator(int argument_count, char **arguments,
     return NULL;
 }
 
-/* ---- health
- * -------------------------------------------------------------------------------------- */
+/* ---- the command line ---- */
+
+bool pl_config_is_loopback(const char *address)
+{
+    return strncmp(address, "127.", 4) == 0 || strcmp(address, "::1") == 0 ||
+           strcmp(address, "localhost") == 0;
+}
+
+static void replace(char **text, const char *with)
+{
+    free(*text);
+    *text = pl_xstrdup(with);
+}
+
+int pl_config_override(struct pl_config *self, const struct pl_config_overrides *overrides,
+                       char *error, size_t error_size)
+{
+    if (overrides->listen_address) {
+        replace(&self->listen_address, overrides->listen_address);
+        self->listen_port = overrides->listen_port;
+    }
+    if (overrides->admin_address) {
+        replace(&self->admin_address, overrides->admin_address);
+        self->admin_port = overrides->admin_port;
+    }
+    if (overrides->workers >= 0)
+        self->workers = overrides->workers;
+    if (self->admin_address && !self->admin_token && !pl_config_is_loopback(self->admin_address)) {
+        snprintf(error, error_size, "--admin %.100s: an address off loopback needs admin.token",
+                 self->admin_address);
+        return PL_ERR_SYNTAX;
+    }
+    return PL_OK;
+}
+
+/* ---- health ---- */
 
 /* What a slot is kept under: the same name at the same address is the same thing. */
 static uint64_t slot_key(const char *name, const struct pl_provider *provider)
@@ -137,23 +177,59 @@ static uint64_t slot_key(const char *name, const struct pl_provider *provider)
     return key;
 }
 
-void pl_config_bind_health(struct pl_config *self, struct pl_health *health, struct pl_gauge *gauge)
+static char *slot_name(const struct pl_config *self, const struct pl_target *target)
+{
+    return pl_config_format("%s/%s", self->topology.providers[target->provider_index].name,
+                            target->model ? target->model : "");
+}
+
+static pl_health_slot take_slot(struct pl_config *self, const char *name,
+                                const struct pl_provider *provider)
+{
+    return pl_health_slot_for(self->topology.health, slot_key(name, provider), &provider->rules);
+}
+
+int pl_config_bind_health(struct pl_config *self, struct pl_health *health, struct pl_gauge *gauge)
 {
     struct pl_topology *topology = &self->topology;
+    bool complete = true;
     topology->health = health;
     topology->gauge = gauge;
     for (size_t i = 0; i < topology->provider_count; i++) {
         struct pl_provider *provider = &topology->providers[i];
-        provider->slot =
-            pl_health_slot_for(health, slot_key(provider->name, provider), &provider->rules);
+        provider->slot = take_slot(self, provider->name, provider);
+        complete = complete && provider->slot != PL_HEALTH_NO_SLOT;
     }
     for (size_t i = 0; i < topology->target_count; i++) {
         struct pl_target *target = &topology->targets[i];
-        const struct pl_provider *provider = &topology->providers[target->provider_index];
-        char *name = pl_config_format("%s/%s", provider->name, target->model ? target->model : "");
-        target->slot = pl_health_slot_for(health, slot_key(name, provider), &provider->rules);
+        char *name = slot_name(self, target);
+        target->slot = take_slot(self, name, &topology->providers[target->provider_index]);
+        complete = complete && target->slot != PL_HEALTH_NO_SLOT;
         free(name);
     }
+    return complete ? PL_OK : PL_ERR_LIMIT;
+}
+
+void pl_config_apply_rules(const struct pl_config *self)
+{
+    const struct pl_topology *topology = &self->topology;
+    for (size_t i = 0; i < topology->provider_count; i++)
+        pl_health_set_rules(topology->health, topology->providers[i].slot,
+                            &topology->providers[i].rules);
+    for (size_t i = 0; i < topology->target_count; i++)
+        pl_health_set_rules(topology->health, topology->targets[i].slot,
+                            &topology->providers[topology->targets[i].provider_index].rules);
+}
+
+static void release_health(struct pl_config *self)
+{
+    struct pl_topology *topology = &self->topology;
+    if (!topology->health)
+        return;
+    for (size_t i = 0; i < topology->provider_count; i++)
+        pl_health_release(topology->health, topology->providers[i].slot);
+    for (size_t i = 0; i < topology->target_count; i++)
+        pl_health_release(topology->health, topology->targets[i].slot);
 }
 
 /* ---- freeing ---- */
@@ -165,6 +241,7 @@ static void provider_deinit(struct pl_provider *self)
     free(self->host_header);
     free(self->endpoint.host);
     free(self->endpoint.server_name);
+    free(self->endpoint.trust);
     SSL_CTX_free(self->endpoint.tls);
     pl_headers_deinit(&self->headers);
     free(self->check.path);
@@ -189,10 +266,23 @@ static void target_deinit(struct pl_target *self)
     pl_headers_deinit(&self->set_headers);
 }
 
+struct pl_config *pl_config_ref(struct pl_config *self)
+{
+    self->ref_count++;
+    return self;
+}
+
+void pl_config_unref(struct pl_config *self)
+{
+    if (self && --self->ref_count == 0)
+        pl_config_free(self);
+}
+
 void pl_config_free(struct pl_config *self)
 {
     if (!self)
         return;
+    release_health(self);
     for (size_t i = 0; i < self->topology.provider_count; i++)
         provider_deinit(&self->topology.providers[i]);
     for (size_t i = 0; i < self->topology.target_count; i++)
@@ -206,7 +296,15 @@ void pl_config_free(struct pl_config *self)
         free(self->values[i].value);
         free(self->values[i].problem);
     }
+    for (size_t i = 0; i < self->path_count; i++)
+        free(self->paths[i]);
+    for (size_t i = 0; i < self->part_count; i++) {
+        free(self->parts[i].kind);
+        free(self->parts[i].name);
+    }
     SSL_CTX_free(self->tls);
+    free(self->paths);
+    free(self->parts);
     free(self->topology.providers);
     free(self->topology.targets);
     free(self->files);

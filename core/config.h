@@ -3,7 +3,8 @@
  * VM of its own; the workers' VMs are then made from the same bytes and the same answers of env,
  * secret and file, so that all of them hold what was checked.
  *
- * Immutable after pl_config_load; shared by all threads.
+ * Immutable once it is loaded, overridden and bound; shared by all threads. References are counted
+ * by the main thread.
  */
 #ifndef PL_CONFIG_H
 #define PL_CONFIG_H
@@ -11,6 +12,7 @@
 #include "base.h"
 #include "server.h"
 #include "target.h"
+#include "trial.h"
 #include "vm.h"
 #include <lua.h>
 
@@ -49,7 +51,22 @@ struct pl_config_source {
     bool offline; /* nothing will be listened on or connected to: no certificate is read */
 };
 
+/** A piece of the configuration, to tell what differs from another one. */
+struct pl_config_part {
+    char *kind; /* "provider", "target", "route", "setting" */
+    char *name;
+    uint8_t digest[32]; /* of all it says; credentials are in it */
+};
+
+/** What the command line says instead of gateway.lua. */
+struct pl_config_overrides {
+    char *listen_address, *admin_address; /* NULL: not given */
+    uint16_t listen_port, admin_port;
+    int workers; /* -1: not given */
+};
+
 struct pl_config {
+    unsigned ref_count; /* main thread only */
     bool is_simulator;
     bool offline;
     char *directory;
@@ -59,7 +76,13 @@ struct pl_config {
     size_t value_count;
     bool recording;                        /* helpers may still look outside */
     const struct pl_config_source *source; /* while recording, if not a directory alone */
-    char **arguments;                      /* the simulator's command line; borrowed */
+    char **paths;                          /* of what else was read: by helpers, certificates */
+    size_t path_count;
+    uint64_t fingerprint; /* of all that was read, taken before it was; see below */
+    char digest[17];      /* of names and bytes of the files and of what helpers answered, hex */
+    struct pl_config_part *parts;
+    size_t part_count;
+    char **arguments; /* the simulator's command line; borrowed */
     int argument_count;
 
     char *listen_address;
@@ -71,6 +94,9 @@ struct pl_config {
     char *admin_token; /* NULL: none asked for */
     int workers;       /* 0: one per core */
     uint32_t drain_ms;
+    uint32_t generation_drain_ms; /* how long an old generation may serve its last requests */
+    uint32_t strikes_count, strikes_window_ms; /* so many policy failures: back; 0: never */
+    struct pl_trial_rules trial; /* how much worse a canary may do; its duration is asked for */
     int log_level;
     struct pl_server_limits limits;
     struct pl_vm_limits vm_limits; /* of each worker's VM */
@@ -87,12 +113,33 @@ struct pl_config *pl_config_load_from(const struct pl_config_source *source, cha
 /** The same for the simulator's command line. `exit_status`: 0 for --help. */
 struct pl_config *pl_config_load_simulator(int argument_count, char **arguments, char **problems,
                                            int *exit_status);
-void pl_config_free(struct pl_config *self);
+/** One more reference; a new configuration has one. Main thread only. */
+struct pl_config *pl_config_ref(struct pl_config *self);
+/** Frees it with the last reference, and its health slots then. Main thread only; NULL is let pass.
+ */
+void pl_config_unref(struct pl_config *self);
+
+/**
+ * Puts what the command line says in its place. PL_ERR_SYNTAX with a sentence when the two do not
+ * go together. Before it is bound.
+ */
+PL_NODISCARD int pl_config_override(struct pl_config *self,
+                                    const struct pl_config_overrides *overrides, char *error,
+                                    size_t error_size);
+
+/** Whether only this machine reaches the address. */
+bool pl_config_is_loopback(const char *address);
 
 /** Gives each provider and target its slot in `health`, and the workers the gauge. Both are
- * borrowed and outlive the configuration. */
-void pl_config_bind_health(struct pl_config *self, struct pl_health *health,
-                           struct pl_gauge *gauge);
+ * borrowed and outlive the configuration. PL_ERR_LIMIT when there are not slots enough. */
+PL_NODISCARD int pl_config_bind_health(struct pl_config *self, struct pl_health *health,
+                                       struct pl_gauge *gauge);
+/** Its rules hold for its slots from here on. */
+void pl_config_apply_rules(const struct pl_config *self);
+
+/** Names, sizes, times and inodes of what is there now of all that this configuration was read
+ *  from: differs from `fingerprint` when something was edited, added, removed or put in place. */
+uint64_t pl_config_fingerprint(const struct pl_config *self);
 
 /** Pushes the arguments that perilune.boot's functions take: sources, helpers or the command line.
  */

@@ -8,11 +8,14 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <lauxlib.h>
+#include <openssl/evp.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+
+#define READ_TURNS_MAX 5
 
 char *pl_config_format(const char *fmt, ...)
 {
@@ -44,6 +47,11 @@ static char *read_file(const char *path, size_t max_bytes, size_t *len, char **p
         data = pl_xmalloc((size_t)st.st_size + 1);
         *len = fread(data, 1, (size_t)st.st_size, file);
         data[*len] = '\0';
+        if (ferror(file)) {
+            *problem = pl_xstrdup(strerror(errno));
+            free(data);
+            data = NULL;
+        }
     }
     if (file)
         fclose(file);
@@ -54,6 +62,31 @@ static bool is_lua_file(const char *name)
 {
     size_t len = strlen(name);
     return name[0] != '.' && len > 4 && strcmp(name + len - 4, ".lua") == 0;
+}
+
+static uint64_t mix(uint64_t hash, const void *data, size_t len)
+{
+    const unsigned char *bytes = data;
+    for (size_t i = 0; i < len; i++)
+        hash = (hash ^ bytes[i]) * 0x100000001b3u; /* FNV-1a */
+    return hash;
+}
+
+/* Follows links: where files are put in place by moving a link, another inode answers. */
+static uint64_t mix_file(uint64_t hash, const char *path)
+{
+    struct stat st = {0};
+    int failed = stat(path, &st) == 0 ? 0 : errno;
+    uint64_t seen[] = {(uint64_t)failed,
+                       (uint64_t)st.st_dev,
+                       (uint64_t)st.st_ino,
+                       (uint64_t)st.st_size,
+                       (uint64_t)st.st_mode,
+                       (uint64_t)st.st_mtim.tv_sec,
+                       (uint64_t)st.st_mtim.tv_nsec,
+                       (uint64_t)st.st_ctim.tv_sec,
+                       (uint64_t)st.st_ctim.tv_nsec};
+    return mix(mix(hash, path, strlen(path)), seen, sizeof(seen));
 }
 
 /* Folders whose files can be required: no dots, so that what Kubernetes keeps beside the links to
@@ -67,10 +100,11 @@ static bool is_module_folder(const char *name, size_t depth)
            !(depth == 0 && strcmp(name, "spec") == 0);
 }
 
-/* A walk through the directory; `seen` are the folders that have been read, which links may lead
- * back to. */
+/* A walk through the directory, which reads the files into `config`, or only looks at them; `seen`
+ * are the folders that have been read, which links may lead back to. */
 struct walk {
     struct pl_config *config;
+    uint64_t *hash; /* of what was looked at; NULL: read it */
     char **problems;
     struct {
         dev_t device;
@@ -101,6 +135,14 @@ static int add_file(struct walk *self, const char *name)
         return fail_walk(self, name, problem);
     config->files = pl_xrealloc(config->files, (config->file_count + 1) * sizeof(*config->files));
     config->files[config->file_count++] = (struct pl_config_file){pl_xstrdup(name), data, len};
+    return PL_OK;
+}
+
+static int look_at_file(struct walk *self, const char *name)
+{
+    char *path = pl_config_format("%s/%s", self->config->directory, name);
+    *self->hash = mix_file(*self->hash, path);
+    free(path);
     return PL_OK;
 }
 
@@ -149,7 +191,7 @@ static int read_entry(struct walk *self, const char *prefix, const char *name, s
     char *inner = pl_config_format("%s%s", prefix, name);
     int rc = PL_OK;
     if (is_lua_file(name)) {
-        rc = add_file(self, inner);
+        rc = self->hash ? look_at_file(self, inner) : add_file(self, inner);
     } else if (is_module_folder(name, depth)) {
         char *folder = pl_config_format("%s/", inner);
         rc = read_folder(self, folder, depth + 1);
@@ -184,11 +226,88 @@ static int read_folder(struct walk *self, const char *prefix, size_t depth)
     return rc;
 }
 
-int pl_config_read_directory(struct pl_config *self, char **problems)
+/* Reads the files, or only looks at them, into `hash`. */
+static int walk_directory(struct pl_config *self, uint64_t *hash, char **problems)
 {
-    struct walk walk = {.config = self, .problems = problems};
+    struct walk walk = {.config = self, .problems = problems, .hash = hash};
     (void)enter_folder(&walk, self->directory);
     return read_folder(&walk, "", 0);
+}
+
+static void drop_files(struct pl_config *self)
+{
+    for (size_t i = 0; i < self->file_count; i++) {
+        free(self->files[i].name);
+        free(self->files[i].data);
+    }
+    self->file_count = 0;
+}
+
+/* Files that are replaced one after the other while they are read would make a mixture that nobody
+ * wrote: it is read again until nothing has moved meanwhile. */
+int pl_config_read_directory(struct pl_config *self, char **problems)
+{
+    for (int turn = 1;; turn++) {
+        uint64_t before = pl_config_fingerprint(self);
+        int rc = walk_directory(self, NULL, problems);
+        self->fingerprint = before;
+        if (pl_config_fingerprint(self) == before || turn == READ_TURNS_MAX)
+            return rc;
+        free(*problems);
+        *problems = NULL;
+        drop_files(self);
+    }
+}
+
+/* ---- what has changed ---- */
+
+uint64_t pl_config_file_mark(const char *path)
+{
+    return mix_file(0, path);
+}
+
+/* Before the file is read, so that what changes meanwhile is seen to differ. */
+void pl_config_add_path(struct pl_config *self, const char *path)
+{
+    self->paths = pl_xrealloc(self->paths, (self->path_count + 1) * sizeof(*self->paths));
+    self->paths[self->path_count++] = pl_xstrdup(path);
+    self->fingerprint = mix_file(self->fingerprint, path);
+}
+
+uint64_t pl_config_fingerprint(const struct pl_config *self)
+{
+    char *problems = NULL;
+    uint64_t hash = 0xcbf29ce484222325u;
+    if (walk_directory((struct pl_config *)self, &hash, &problems) != PL_OK)
+        hash = mix(hash, problems, strlen(problems));
+    free(problems);
+    for (size_t i = 0; i < self->path_count; i++)
+        hash = mix_file(hash, self->paths[i]);
+    return hash;
+}
+
+void pl_config_digest(struct pl_config *self)
+{
+    unsigned char hash[EVP_MAX_MD_SIZE];
+    EVP_MD_CTX *context = EVP_MD_CTX_new();
+    if (!context || EVP_DigestInit_ex(context, EVP_sha256(), NULL) != 1)
+        abort();
+    for (size_t i = 0; i < self->file_count; i++) {
+        const struct pl_config_file *file = &self->files[i];
+        EVP_DigestUpdate(context, file->name, strlen(file->name) + 1);
+        EVP_DigestUpdate(context, &file->len, sizeof(file->len));
+        EVP_DigestUpdate(context, file->data, file->len);
+    }
+    for (size_t i = 0; i < self->value_count; i++) {
+        const struct pl_config_value *value = &self->values[i];
+        EVP_DigestUpdate(context, value->name, strlen(value->name) + 1);
+        if (value->value)
+            EVP_DigestUpdate(context, value->value, strlen(value->value) + 1);
+    }
+    EVP_DigestFinal_ex(context, hash, NULL);
+    EVP_MD_CTX_free(context);
+    for (size_t i = 0; i < (sizeof(self->digest) - 1) / 2; i++)
+        snprintf(&self->digest[2 * i], 3, "%02x", hash[i]);
 }
 
 /* ---- helpers: env, secret, file ---- */
@@ -211,24 +330,26 @@ static struct pl_config_value look_up_env(const struct pl_config *self, const ch
     return (struct pl_config_value){.value = value ? pl_xstrdup(value) : NULL};
 }
 
-static struct pl_config_value look_up_file(const char *directory, const char *name)
+static struct pl_config_value look_up_file(struct pl_config *self, const char *name)
 {
     struct pl_config_value result = {0};
+    const char *directory = self->directory;
     char *path = name[0] == '/' || !directory ? pl_xstrdup(name)
                                               : pl_config_format("%s/%s", directory, name);
     size_t len;
+    pl_config_add_path(self, path);
     result.value = read_file(path, PL_CONFIG_MAX_FILE_BYTES, &len, &result.problem);
     free(path);
     return result;
 }
 
-static struct pl_config_value look_up_secret(const struct pl_config *self, const char *name)
+static struct pl_config_value look_up_secret(struct pl_config *self, const char *name)
 {
     struct pl_config_value result = look_up_env(self, name);
     char *file_variable = pl_config_format("%s_FILE", name);
     const char *path = variable(self, file_variable);
     if (!result.value && path)
-        result = look_up_file(self->directory, path);
+        result = look_up_file(self, path);
     free(file_variable);
     return result;
 }
@@ -248,7 +369,7 @@ static const struct pl_config_value *look_up(struct pl_config *self, const char 
     else if (strcmp(helper, "secret") == 0)
         found = look_up_secret(self, name);
     else
-        found = look_up_file(self->directory, name);
+        found = look_up_file(self, name);
     found.helper = helper;
     found.name = pl_xstrdup(name);
     self->values = pl_xrealloc(self->values, (self->value_count + 1) * sizeof(*self->values));

@@ -5,6 +5,7 @@
 #include "config_internal.h"
 #include "log.h"
 #include <lauxlib.h>
+#include <openssl/sha.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -147,6 +148,11 @@ static void read_tls(struct pl_config *config, lua_State *L, int index, struct p
     char *ca = in_directory(config, get_string(L, index, "tls_ca"));
     struct pl_tls_client_config tls = {.ca_file = ca,
                                        .verify = get_boolean(L, index, "tls_verify")};
+    if (ca)
+        pl_config_add_path(config, ca);
+    self->endpoint.trust = pl_config_format(
+        "%s, %s, %llx", tls.verify ? "verified" : "not verified", ca ? ca : "the system's",
+        ca ? (unsigned long long)pl_config_file_mark(ca) : 0);
     self->endpoint.tls = pl_tls_client_ctx_new(&tls, error, sizeof(error));
     free(ca);
     if (!self->endpoint.tls)
@@ -335,6 +341,8 @@ void pl_config_read_listen(struct pl_config *self, lua_State *L, int index)
     lua_pop(L, 1);
     if (!self->tls_cert || self->offline)
         return;
+    pl_config_add_path(self, self->tls_cert);
+    pl_config_add_path(self, self->tls_key);
     self->tls = pl_tls_server_ctx_new(self->tls_cert, self->tls_key, error, sizeof(error));
     if (!self->tls)
         luaL_error(L, "gateway.lua: listen.tls: %s", error);
@@ -362,6 +370,42 @@ static void read_budgets(struct pl_config *self, lua_State *L, int index)
     lua_pop(L, 1);
 }
 
+static void read_reload(struct pl_config *self, lua_State *L, int index)
+{
+    lua_getfield(L, index, "reload");
+    int at = lua_gettop(L);
+    struct pl_trial_rules *rules = &self->trial;
+    *rules = pl_trial_rules_default();
+    rules->policy_error_margin_ratio = get_number(L, at, "policy_error_ratio");
+    rules->failure_margin_ratio = get_number(L, at, "failure_ratio");
+    rules->unfinished_margin_ratio = get_number(L, at, "unfinished_ratio");
+    rules->client_margin_ratio = get_number(L, at, "client_fault_ratio");
+    rules->ttft_max_ratio = get_number(L, at, "first_token_ratio");
+    rules->ttft_margin_ms = get_ms(L, at, "first_token_margin_ms");
+    rules->min_request_count = get_u32(L, at, "min_request_count");
+    self->generation_drain_ms = get_ms(L, at, "drain_ms");
+    self->strikes_count = get_u32(L, at, "strikes_count");
+    self->strikes_window_ms = get_ms(L, at, "strikes_window_ms");
+    lua_pop(L, 1);
+}
+
+void pl_config_read_parts(struct pl_config *self, lua_State *L, int index)
+{
+    size_t count = lua_objlen(L, index);
+    self->parts = pl_xcalloc(count + 1, sizeof(*self->parts));
+    for (size_t i = 0; i < count; i++) {
+        lua_rawgeti(L, index, (int)i + 1);
+        struct pl_config_part *part = &self->parts[self->part_count++];
+        size_t len;
+        part->kind = get_string(L, lua_gettop(L), "kind");
+        part->name = get_string(L, lua_gettop(L), "name");
+        lua_getfield(L, -1, "text");
+        const char *text = lua_tolstring(L, -1, &len);
+        SHA256((const unsigned char *)text, len, part->digest);
+        lua_pop(L, 2);
+    }
+}
+
 void pl_config_read_all(struct pl_config *self, lua_State *L, int index)
 {
     char *level = get_string(L, index, "log_level");
@@ -375,5 +419,6 @@ void pl_config_read_all(struct pl_config *self, lua_State *L, int index)
     self->workers = (int)get_number(L, index, "workers");
     self->drain_ms = get_ms(L, index, "drain_ms");
     read_budgets(self, L, index);
+    read_reload(self, L, index);
     read_topology(self, L, index);
 }

@@ -144,7 +144,7 @@ static void test_other_files_are_ignored(void **state)
     assert_string_equal(config->files[0].name, "fallback.lua");
     assert_string_equal(config->files[1].name, "gateway.lua");
     assert_int_equal(config->files[0].len, strlen(POLICY));
-    pl_config_free(config);
+    pl_config_unref(config);
 }
 
 static void test_what_is_no_file(void **state)
@@ -171,7 +171,7 @@ static void test_links_are_followed(void **state)
     write_gateway("");
     write_text("real", POLICY);
     assert_int_equal(symlink("real", path_of("fallback.lua")), 0);
-    pl_config_free(must_load());
+    pl_config_unref(must_load());
 }
 
 static void test_large_files(void **state)
@@ -181,7 +181,7 @@ static void test_large_files(void **state)
     write_text("fallback.lua", POLICY);
     write_text("x.lua", "");
     assert_int_equal(truncate(path_of("x.lua"), PL_CONFIG_MAX_FILE_BYTES), 0);
-    pl_config_free(must_load());
+    pl_config_unref(must_load());
     assert_int_equal(truncate(path_of("x.lua"), PL_CONFIG_MAX_FILE_BYTES + 1), 0);
     assert_trouble("x.lua", "is larger than 1048576 bytes");
 }
@@ -196,7 +196,7 @@ static void test_many_files(void **state)
         snprintf(name, sizeof(name), "p%03d.lua", i);
         write_text(name, POLICY);
     }
-    pl_config_free(must_load());
+    pl_config_unref(must_load());
     write_text("p999.lua", POLICY);
     assert_trouble("p999.lua", "more than 256 .lua files in the directory");
 }
@@ -301,7 +301,18 @@ static void test_policies(void **state)
         const char *text, *what;
     } cases[] = {
         {"", "must return a function"},
-        {"return {}", "must return a function"},
+        {"return {}", "fallback.lua: must return a function(req, route), got table"},
+        {"return { handle = 1 }", "fallback.lua: returns a table whose handle is no function"},
+        {"return { function() end }", "only handle and selftest are known"},
+        {"return { handle = function() end, selftest = true }", "selftest is no function"},
+        {"return { handle = function() end,\nselftest = function() error('wrong') end }",
+         "fallback.lua:2: wrong"},
+        {"return { handle = function() end, selftest = function() return false end }",
+         "fallback.lua: selftest failed: it returned false"},
+        {"return { handle = function() end, selftest = function() return nil, 'why' end }",
+         "fallback.lua: selftest failed: why"},
+        {"return { handle = function() end, selftest = function() while true do end end }",
+         "fallback.lua:1: the CPU budget"},
         {"return function(", "fallback.lua:1"},
         {"\n\nerror('on purpose')", "fallback.lua:3: on purpose"},
         {"\nx = 1", "fallback.lua:2"},
@@ -318,7 +329,7 @@ static void test_policies(void **state)
     }
     write_text("fallback.lua", POLICY);
     write_text("unused.lua", "this is not Lua"); /* nobody asks for it */
-    pl_config_free(must_load());
+    pl_config_unref(must_load());
 }
 
 /* ---- env, secret, file ---- */
@@ -373,6 +384,66 @@ static void assert_remembered(struct pl_config *config)
     pl_vm_free(vm);
 }
 
+static void write_longer_policy(void)
+{
+    char text[1024];
+    snprintf(text, sizeof(text), "%s\n", POLICY);
+    write_text("fallback.lua", text);
+}
+
+static void test_selftest_that_passes(void **state)
+{
+    (void)state;
+    write_gateway("");
+    write_text("fallback.lua", "return { handle = function() end, selftest = function() end }");
+    pl_config_unref(must_load());
+    write_text("fallback.lua", "return { handle = function() end,\n"
+                               "  selftest = function() return true end }");
+    pl_config_unref(must_load());
+}
+
+/** What was read is told apart from what is there by names, sizes, times, inodes. */
+static void test_fingerprint(void **state)
+{
+    (void)state;
+    write_gateway("");
+    write_text("fallback.lua", POLICY);
+    struct pl_config *config = must_load();
+    assert_true(pl_config_fingerprint(config) == config->fingerprint);
+    write_text("notes.txt", "no matter");
+    assert_true(pl_config_fingerprint(config) == config->fingerprint);
+    write_text("other.lua", POLICY);
+    assert_true(pl_config_fingerprint(config) != config->fingerprint);
+    pl_config_unref(config);
+    config = must_load();
+    write_longer_policy();
+    assert_true(pl_config_fingerprint(config) != config->fingerprint);
+    pl_config_unref(config);
+}
+
+/** The same bytes have the same digest, others another one. */
+static void test_digest_and_parts(void **state)
+{
+    (void)state;
+    write_gateway("");
+    write_text("fallback.lua", POLICY);
+    struct pl_config *one = must_load(), *same = must_load();
+    write_longer_policy();
+    struct pl_config *other = must_load();
+    assert_int_equal(strlen(one->digest), 16);
+    assert_string_equal(one->digest, same->digest);
+    assert_string_not_equal(one->digest, other->digest);
+    assert_true(one->part_count > 3);
+    assert_int_equal(one->part_count, other->part_count);
+    for (size_t i = 0; i < one->part_count; i++) {
+        assert_string_equal(one->parts[i].name, other->parts[i].name);
+        assert_memory_equal(one->parts[i].digest, other->parts[i].digest, 32);
+    }
+    pl_config_unref(one);
+    pl_config_unref(same);
+    pl_config_unref(other);
+}
+
 static void test_env(void **state)
 {
     (void)state;
@@ -384,11 +455,11 @@ static void test_env(void **state)
     assert_remembered(config);
     unsetenv("CONFIG_TEST_KEY");
     assert_remembered(config);
-    pl_config_free(config);
+    pl_config_unref(config);
     config = must_load();
     assert_int_equal(
         pl_headers_count(&config->topology.providers[0].headers, PL_STR("authorization")), 0);
-    pl_config_free(config);
+    pl_config_unref(config);
 }
 
 static void test_secret(void **state)
@@ -402,12 +473,12 @@ static void test_secret(void **state)
     assert_key(config, "sk-from-outside");
     unlink(path_of("key.txt"));
     assert_remembered(config);
-    pl_config_free(config);
+    pl_config_unref(config);
     assert_trouble("gateway.lua:2", "CONFIG_TEST_KEY");
     setenv("CONFIG_TEST_KEY", "sk-from-outside", 1); /* comes first */
     config = must_load();
     assert_key(config, "sk-from-outside");
-    pl_config_free(config);
+    pl_config_unref(config);
     unsetenv("CONFIG_TEST_KEY");
     unsetenv("CONFIG_TEST_KEY_FILE");
 }
@@ -422,7 +493,7 @@ static void test_file(void **state)
     assert_key(config, "sk-from-outside");
     write_text("key.txt", "sk-another");
     assert_remembered(config);
-    pl_config_free(config);
+    pl_config_unref(config);
     unlink(path_of("key.txt"));
     assert_int_equal(mkfifo(path_of("key.txt"), 0600), 0);
     assert_trouble("gateway.lua:2", "is not a regular file");
@@ -432,7 +503,7 @@ static void test_file(void **state)
     write_key(absolute);
     config = must_load();
     assert_key(config, "sk-from-outside");
-    pl_config_free(config);
+    pl_config_unref(config);
 }
 
 /* ---- what is read ---- */
@@ -546,7 +617,7 @@ static void test_full(void **state)
     assert_process(config);
     assert_providers(&config->topology);
     assert_targets(&config->topology);
-    pl_config_free(config);
+    pl_config_unref(config);
 }
 
 /** A duration that is set is never rounded down to none. */
@@ -566,13 +637,13 @@ static void test_short_durations(void **state)
         return;
     }
     assert_int_equal(config->topology.targets[0].limits.try_ms, 1);
-    pl_config_free(config);
+    pl_config_unref(config);
 }
 
 static void test_free_nothing(void **state)
 {
     (void)state;
-    pl_config_free(NULL);
+    pl_config_unref(NULL);
 }
 
 /* ---- the simulator ---- */
@@ -591,7 +662,7 @@ static void test_simulator(void **state)
     assert_int_equal(config->listen_port, 0);
     assert_int_equal(config->workers, 1);
     assert_null(config->admin_address);
-    pl_config_free(config);
+    pl_config_unref(config);
 }
 
 static void test_simulator_help_and_usage(void **state)
@@ -628,6 +699,9 @@ int main(void)
         TEST(test_all_problems_at_once),
         TEST(test_trouble_that_c_finds),
         TEST(test_policies),
+        TEST(test_selftest_that_passes),
+        TEST(test_fingerprint),
+        TEST(test_digest_and_parts),
         TEST(test_env),
         TEST(test_secret),
         TEST(test_file),

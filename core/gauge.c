@@ -9,15 +9,15 @@
 struct pl_gauge {
     _Atomic uint32_t request_count; /* written by every worker at begin and end of a request */
     _Atomic uint32_t retry_count;   /* written by candidates, given back at the request's end */
-    uint32_t target_count;
-    _Atomic uint32_t queued[]; /* by target index */
+    uint32_t slot_count;
+    _Atomic uint32_t queued[]; /* by health slot */
 };
 
-struct pl_gauge *pl_gauge_new(uint32_t target_count)
+struct pl_gauge *pl_gauge_new(uint32_t slot_count)
 {
     struct pl_gauge *self =
-        pl_xcalloc(1, sizeof(*self) + (size_t)target_count * sizeof(self->queued[0]));
-    self->target_count = target_count;
+        pl_xcalloc(1, sizeof(*self) + (size_t)slot_count * sizeof(self->queued[0]));
+    self->slot_count = slot_count;
     return self;
 }
 
@@ -64,19 +64,19 @@ void pl_gauge_retry_end(struct pl_gauge *self)
     give_back(&self->retry_count);
 }
 
-bool pl_gauge_queue_enter(struct pl_gauge *self, uint32_t target_index, uint32_t max_count)
+bool pl_gauge_queue_enter(struct pl_gauge *self, uint32_t slot, uint32_t max_count)
 {
-    return target_index < self->target_count && take_place(&self->queued[target_index], max_count);
+    return slot < self->slot_count && take_place(&self->queued[slot], max_count);
 }
 
-void pl_gauge_queue_leave(struct pl_gauge *self, uint32_t target_index)
+void pl_gauge_queue_leave(struct pl_gauge *self, uint32_t slot)
 {
-    give_back(&self->queued[target_index]);
+    give_back(&self->queued[slot]);
 }
 
-uint32_t pl_gauge_queued(const struct pl_gauge *self, uint32_t target_index)
+uint32_t pl_gauge_queued(const struct pl_gauge *self, uint32_t slot)
 {
-    if (target_index >= self->target_count)
+    if (slot >= self->slot_count)
         return 0;
-    return atomic_load_explicit(&self->queued[target_index], memory_order_relaxed);
+    return atomic_load_explicit(&self->queued[slot], memory_order_relaxed);
 }

@@ -12,8 +12,9 @@
 
 struct pl_gauge;
 
-/** Room for `target_count` queues. */
-struct pl_gauge *pl_gauge_new(uint32_t target_count);
+/** Room for `slot_count` queues, by the health slots of their targets: so requests of two
+ *  generations count together. */
+struct pl_gauge *pl_gauge_new(uint32_t slot_count);
 void pl_gauge_free(struct pl_gauge *self);
 
 void pl_gauge_request_begin(struct pl_gauge *self);
@@ -27,9 +28,8 @@ PL_NODISCARD bool pl_gauge_retry_begin(struct pl_gauge *self, double ratio, uint
 void pl_gauge_retry_end(struct pl_gauge *self);
 
 /** Takes a place in a target's queue; false when `max_count` wait there already. */
-PL_NODISCARD bool pl_gauge_queue_enter(struct pl_gauge *self, uint32_t target_index,
-                                       uint32_t max_count);
-void pl_gauge_queue_leave(struct pl_gauge *self, uint32_t target_index);
-uint32_t pl_gauge_queued(const struct pl_gauge *self, uint32_t target_index);
+PL_NODISCARD bool pl_gauge_queue_enter(struct pl_gauge *self, uint32_t slot, uint32_t max_count);
+void pl_gauge_queue_leave(struct pl_gauge *self, uint32_t slot);
+uint32_t pl_gauge_queued(const struct pl_gauge *self, uint32_t slot);
 
 #endif

@@ -82,9 +82,9 @@ static const char *scan_line_start(struct pl_guard *self, const char *at)
         return refuse(self, at, 400,
                       "A header line starts with white space (folding is obsolete).");
     }
-    if (self->header_count == self->limits->header_count) {
+    if (self->header_count >= self->in_force.header_count) {
         return pl_guard_refuse_with(self, at, 431, "The request has more than %u header fields.",
-                                    self->limits->header_count);
+                                    self->in_force.header_count);
     }
     self->header_count++;
     self->text_len = 0;
@@ -352,7 +352,7 @@ static const char *scan_fields(struct pl_guard *self, const char *at, const char
  * the bytes behind it must not decide anything. */
 static const char *scan_head(struct pl_guard *self, const char *at, const char *end)
 {
-    const struct pl_guard_limits *limits = self->limits;
+    const struct pl_guard_limits *limits = &self->in_force;
     bool is_line = self->state <= LINE_LF;
     uint32_t limit_bytes =
         is_line ? PL_MIN(limits->request_line_bytes, limits->head_bytes) : limits->head_bytes;
@@ -377,6 +377,7 @@ enum pl_guard_verdict pl_guard_feed(struct pl_guard *self, const char *data, siz
     const char *end = len > 0 ? data + len : data; /* no arithmetic on an empty span's NULL */
     if (at < end && self->phase == PL_GUARD_IDLE) {
         self->phase = PL_GUARD_IN_HEAD;
+        self->in_force = *self->limits;
     }
     if (self->state > HEAD_LF) {
         at = pl_guard_scan_body(self, at, end, body);

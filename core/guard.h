@@ -30,6 +30,7 @@ enum pl_guard_phase { PL_GUARD_IDLE, PL_GUARD_IN_HEAD, PL_GUARD_IN_BODY, PL_GUAR
 
 struct pl_guard {
     const struct pl_guard_limits *limits; /* borrowed */
+    struct pl_guard_limits in_force;      /* these, as they were when the message began */
     enum pl_guard_phase phase;            /* IDLE: no byte of a message yet; for the timers */
     int status;                           /* when refused: 400, 405, 413, 414, 417, 431, 501, 505 */
     const char *reason;    /* when refused: a sentence for the client, valid until reset */

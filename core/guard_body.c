@@ -14,7 +14,7 @@
 /* Whatever the configured limit is: sizes are handed on as signed numbers, too. */
 static uint64_t body_limit_bytes(const struct pl_guard *self)
 {
-    return PL_MIN(self->limits->body_bytes, (uint64_t)INT64_MAX);
+    return PL_MIN(self->in_force.body_bytes, (uint64_t)INT64_MAX);
 }
 
 static const char *refuse_body_size(struct pl_guard *self, const char *at)

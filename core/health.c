@@ -28,6 +28,7 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #include "health_machine.h"
 
@@ -45,6 +46,7 @@ struct slot {
     /* Main thread only. */
     uint64_t key;
     enum slot_use use;
+    uint32_t user_count; /* while USE_TAKEN: slot_for less release */
     /* Written by every attempt. */
     _Alignas(CACHE_LINE_BYTES) _Atomic uint32_t lock;
     _Atomic uint32_t in_flight;
@@ -55,6 +57,7 @@ struct slot {
 
 struct pl_health {
     uint32_t capacity;
+    uint32_t used_count; /* slots from here on are USE_NEVER; main thread only */
     struct slot slots[];
 };
 
@@ -153,20 +156,26 @@ size_t pl_health_size_bytes(uint32_t capacity)
 
 struct pl_health *pl_health_new(uint32_t capacity)
 {
-    /* Head and slots are multiples of the alignment, so the size is one, as aligned_alloc wants. */
-    size_t size_bytes = pl_health_size_bytes(capacity);
-    struct pl_health *self = aligned_alloc(_Alignof(struct pl_health), size_bytes);
-    if (self == NULL) {
+    /* fresh pages: zero, aligned, and not there until they are touched */
+    struct pl_health *self = mmap(NULL, pl_health_size_bytes(capacity), PROT_READ | PROT_WRITE,
+                                  MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (self == MAP_FAILED) {
         abort();
     }
-    memset(self, 0, size_bytes);
     self->capacity = capacity;
     return self;
 }
 
 void pl_health_free(struct pl_health *self)
 {
-    free(self);
+    if (self != NULL) {
+        munmap(self, pl_health_size_bytes(self->capacity));
+    }
+}
+
+uint32_t pl_health_capacity(const struct pl_health *self)
+{
+    return self->capacity;
 }
 
 uint64_t pl_health_key(struct pl_str name, struct pl_str url)
@@ -185,31 +194,29 @@ uint64_t pl_health_key(struct pl_str name, struct pl_str url)
 
 static pl_health_slot slot_with_key(const struct pl_health *self, uint64_t key)
 {
-    for (uint32_t i = 0; i < self->capacity; i++) {
-        if (self->slots[i].use != USE_NEVER && self->slots[i].key == key) {
+    for (uint32_t i = 0; i < self->used_count; i++) {
+        if (self->slots[i].key == key) {
             return i;
         }
     }
     return PL_HEALTH_NO_SLOT;
 }
 
-/* The first slot of that use which no attempt is in. */
-static pl_health_slot empty_slot(const struct pl_health *self, enum slot_use use)
+/* A slot for a new key. Released ones last, when no attempt is left in them: their own key may come
+ * back for its state. */
+static pl_health_slot free_slot(struct pl_health *self)
 {
+    if (self->used_count < self->capacity) {
+        return self->used_count++;
+    }
     for (uint32_t i = 0; i < self->capacity; i++) {
         const struct slot *slot = &self->slots[i];
-        if (slot->use == use && atomic_load_explicit(&slot->in_flight, memory_order_acquire) == 0) {
+        if (slot->use == USE_RELEASED &&
+            atomic_load_explicit(&slot->in_flight, memory_order_acquire) == 0) {
             return i;
         }
     }
     return PL_HEALTH_NO_SLOT;
-}
-
-/* Released ones last: their key may come back for its state. */
-static pl_health_slot free_slot(const struct pl_health *self)
-{
-    pl_health_slot index = empty_slot(self, USE_NEVER);
-    return index != PL_HEALTH_NO_SLOT ? index : empty_slot(self, USE_RELEASED);
 }
 
 pl_health_slot pl_health_slot_for(struct pl_health *self, uint64_t key,
@@ -228,17 +235,31 @@ pl_health_slot pl_health_slot_for(struct pl_health *self, uint64_t key,
         /* Reports that the key before held back stay late. */
         pl_health_machine_init(&slot->m, slot->m.epoch + 1);
     }
-    pl_health_machine_set_rules(&slot->m, rules);
+    if (slot->use != USE_TAKEN) {
+        pl_health_machine_set_rules(&slot->m, rules);
+        slot->user_count = 0;
+    }
     unlock(slot);
     slot->key = key;
     slot->use = USE_TAKEN;
+    slot->user_count++;
     return index;
+}
+
+void pl_health_set_rules(struct pl_health *self, pl_health_slot index,
+                         const struct pl_health_rules *rules)
+{
+    struct slot *slot = find_locked(self, index);
+    if (slot != NULL) {
+        pl_health_machine_set_rules(&slot->m, rules);
+        unlock(slot);
+    }
 }
 
 void pl_health_release(struct pl_health *self, pl_health_slot index)
 {
     struct slot *slot = find(self, index);
-    if (slot != NULL) {
+    if (slot != NULL && slot->use == USE_TAKEN && --slot->user_count == 0) {
         slot->use = USE_RELEASED;
     }
 }

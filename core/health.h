@@ -110,18 +110,24 @@ struct pl_health_ticket {
     bool probe;     /* this is the single probe of a half-open slot */
 };
 
-/** Room for `capacity` slots. */
+/** Room for `capacity` slots; those that were never used take no memory. */
 struct pl_health *pl_health_new(uint32_t capacity);
 void pl_health_free(struct pl_health *self);
 size_t pl_health_size_bytes(uint32_t capacity);
 /** The slot of that key (name and url, hashed by pl_health_key), made if new; keeps its state when
- *  it exists. `rules` are copied. PL_HEALTH_NO_SLOT when the block is full. Main thread only. */
+ *  it exists, and its rules while it is in use: pl_health_set_rules changes those. Each call is one
+ *  use. PL_HEALTH_NO_SLOT when the block is full. Main thread only. */
 pl_health_slot pl_health_slot_for(struct pl_health *self, uint64_t key,
                                   const struct pl_health_rules *rules);
 uint64_t pl_health_key(struct pl_str name, struct pl_str url);
-/** Slots that no configuration uses any more may be given to others, once all attempts have left
- *  them. Until then the key finds its state again. Main thread only. */
+/** `rules` are copied and hold from now on; counts and a running ejection stay. */
+void pl_health_set_rules(struct pl_health *self, pl_health_slot slot,
+                         const struct pl_health_rules *rules);
+/** Ends one use. Slots that nobody uses any more may be given to others, once all attempts have
+ *  left them. Until then the key finds its state again. Main thread only. */
 void pl_health_release(struct pl_health *self, pl_health_slot slot);
+/** How many slots there are. */
+uint32_t pl_health_capacity(const struct pl_health *self);
 
 /* ---- asking; lock-free ---- */
 

@@ -527,7 +527,7 @@ static void step_rules(void)
     if (model.rules.window_ms != old_window_ms) {
         (void)note(RESIZED);
     }
-    assert_int_equal(pl_health_slot_for(health, 1, &model.rules), slot);
+    pl_health_set_rules(health, slot, &model.rules);
 }
 
 static void step_rare(void)

@@ -53,7 +53,7 @@ static int tear_down(void **state)
 
 static void use_rules(struct pl_health_rules rules)
 {
-    assert_int_equal(pl_health_slot_for(health, KEY, &rules), slot);
+    pl_health_set_rules(health, slot, &rules);
 }
 
 static struct pl_health_view look(uint64_t now_ms)
@@ -203,8 +203,24 @@ static void a_released_slot_waits_for_its_key(void **state)
     (void)state;
     eject_by_unhealthy(0);
     pl_health_release(health, slot);
-    use_rules(RULES);
+    assert_int_equal(pl_health_slot_for(health, KEY, &RULES), slot);
     assert_out(0, 1000, PL_REASON_UNHEALTHY);
+}
+
+/* Two configurations that both have it: the second one changes nothing by coming or leaving. */
+static void a_slot_has_users(void **state)
+{
+    (void)state;
+    struct pl_health_rules none = {0};
+    assert_int_equal(pl_health_capacity(health), 2);
+    assert_int_equal(pl_health_slot_for(health, KEY, &none), slot);
+    (void)pl_health_slot_for(health, 8, &RULES);
+    pl_health_release(health, slot);
+    assert_int_equal(pl_health_slot_for(health, 9, &RULES), PL_HEALTH_NO_SLOT);
+    eject_by_unhealthy(0); /* by the rules it had */
+    assert_out(0, 1000, PL_REASON_UNHEALTHY);
+    pl_health_release(health, slot);
+    assert_int_equal(pl_health_slot_for(health, 9, &RULES), slot);
 }
 
 static void without_a_slot_all_is_well(void **state)
@@ -730,6 +746,7 @@ int main(void)
         TEST(a_key_is_made_of_both_parts),
         TEST(a_released_slot_is_reused_when_its_attempts_have_left),
         TEST(a_released_slot_waits_for_its_key),
+        TEST(a_slot_has_users),
         TEST(without_a_slot_all_is_well),
         TEST(rows_eject_when_full),
         TEST(only_good_answers_empty_the_5xx_row),

@@ -3,7 +3,7 @@
  *
  *     2025-03-01T12:00:00.123Z warn  text
  *
- * Thread: any; the level is set before threads start and only read afterwards. The line is built on
+ * Thread: any. The line is built on
  * the caller's stack and is shorter than PIPE_BUF, so the kernel never mixes two of them. A line
  * that stderr does not take at once (a full non-blocking pipe) is lost: a log may not stall a
  * worker's loop any longer than the kernel does. errno is left as it was, so that logging between a
@@ -17,6 +17,7 @@
 
 #include <errno.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
@@ -31,11 +32,12 @@ static const char *const LEVEL_NAMES[] = {
     [PL_LOG_DEBUG] = "debug",
 };
 
-static enum pl_log_level max_level = PL_LOG_INFO;
+/* Written by the main thread, at start and by a reload; read by all. It orders nothing else. */
+static _Atomic int max_level = PL_LOG_INFO;
 
 void pl_log_set_level(enum pl_log_level level)
 {
-    max_level = level;
+    atomic_store_explicit(&max_level, (int)level, memory_order_relaxed);
 }
 
 int pl_log_level_from_name(const char *name)
@@ -108,7 +110,7 @@ void pl_log_set_sink(void (*write)(const char *line, size_t len, void *arg), voi
 
 void pl_log(enum pl_log_level level, const char *fmt, ...)
 {
-    if (level > max_level) {
+    if ((int)level > atomic_load_explicit(&max_level, memory_order_relaxed)) {
         return;
     }
     int saved_errno = errno;

@@ -11,7 +11,7 @@
 
 enum pl_log_level { PL_LOG_ERROR, PL_LOG_WARN, PL_LOG_INFO, PL_LOG_DEBUG };
 
-/** Lines above this level are dropped. Call before threads start. Default: info. */
+/** Lines above this level are dropped, from now on. Default: info. */
 void pl_log_set_level(enum pl_log_level level);
 /** Level from its name ("error", "warn", "info", "debug"); -1 when unknown. */
 int pl_log_level_from_name(const char *name);

@@ -304,6 +304,49 @@ void pl_pool_free(struct pl_pool *self)
     pl_pool_unref(self);
 }
 
+static bool is_same(const char *a, const char *b)
+{
+    return a == b || (a != NULL && b != NULL && strcmp(a, b) == 0);
+}
+
+bool pl_endpoint_equal(const struct pl_endpoint *a, const struct pl_endpoint *b)
+{
+    return a->port == b->port && is_same(a->host, b->host) && is_same(a->trust, b->trust) &&
+           (a->tls == NULL) == (b->tls == NULL) &&
+           (a->tls == NULL || is_same(a->server_name, b->server_name));
+}
+
+static struct pl_connection *take_oldest(struct pl_pool *self)
+{
+    struct pl_connection *at = self->idle;
+    while (at->next != NULL) {
+        at = at->next;
+    }
+    unlink_idle(self, at);
+    return at;
+}
+
+void pl_pool_move_idle(struct pl_pool *self, struct pl_pool *from)
+{
+    while (from->idle != NULL) {
+        struct pl_connection *connection = take_oldest(from);
+        uint64_t since_ms = connection->idle_since_ms;
+        connection->pool = self;
+        if (connection->ssl != NULL) {
+            pl_tls_keep_session(connection->ssl, &self->session);
+        }
+        pl_pool_give(self, connection);
+        if (self->idle == connection) { /* it has not become fresher by moving */
+            connection->idle_since_ms = since_ms;
+        }
+    }
+}
+
+bool pl_pool_is_quiet(const struct pl_pool *self)
+{
+    return self->user_count == 1;
+}
+
 void pl_pool_ref(struct pl_pool *self)
 {
     self->user_count++;

@@ -28,6 +28,7 @@ struct pl_endpoint {
     char *server_name; /* for SNI and verification; usually the host */
     uint32_t max_idle; /* idle connections kept per worker */
     uint32_t idle_ms;  /* after that an idle connection is closed; 0: never */
+    char *trust;       /* what TLS was set up from: equal texts, equal checks; NULL: plain TCP */
 };
 
 /** One TCP or TLS connection. Belongs to a dial, to an attempt or to the pool. */
@@ -67,6 +68,13 @@ struct pl_pool *pl_pool_new(struct event_base *base, struct pl_resolver *resolve
 /** Closes what is idle. Connections in use are closed by their attempts when these end; the memory
  *  goes with the last of them. */
 void pl_pool_free(struct pl_pool *self);
+/** Moves the idle connections of `from` here, which must lead to the same place in the same way
+ * (see pl_endpoint_equal); those past max_idle are closed. */
+void pl_pool_move_idle(struct pl_pool *self, struct pl_pool *from);
+/** Whether no attempt is under way. */
+bool pl_pool_is_quiet(const struct pl_pool *self);
+/** Whether a connection to one is as good as a connection to the other. */
+bool pl_endpoint_equal(const struct pl_endpoint *a, const struct pl_endpoint *b);
 /** For attempts: keep the pool's memory until the matching unref. */
 void pl_pool_ref(struct pl_pool *self);
 void pl_pool_unref(struct pl_pool *self);

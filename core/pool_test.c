@@ -172,9 +172,58 @@ static void test_free_nothing(void **state)
     pl_pool_free(NULL);
 }
 
+/* ---- moving ---- */
+
+static void test_move_idle(void **state)
+{
+    (void)state;
+    const struct step *const scripts[] = {ANSWER_ONCE, ANSWER_ONCE, ANSWER_ONCE};
+    NET(net, scripts);
+    fill(&net, 3);
+    struct pl_endpoint endpoint = *net.pool->endpoint;
+    endpoint.max_idle = 2;
+    struct pl_pool *other = pl_pool_new(net.base, net.pool->resolver, &endpoint);
+    assert_true(pl_pool_is_quiet(other));
+    net.pool->idle->idle_since_ms = 5;
+    pl_pool_move_idle(other, net.pool);
+    assert_int_equal(net.pool->idle_count, 0);
+    assert_int_equal(other->idle_count, 2); /* the oldest had no room */
+    assert_null(pl_pool_take(other, 1));
+    struct pl_connection *newest = pl_pool_take(other, 3);
+    assert_ptr_equal(newest->pool, other);
+    assert_int_equal(newest->idle_since_ms, 5);
+    assert_true(newest->reused);
+    pl_pool_give(other, newest);
+    pl_pool_move_idle(other, net.pool); /* nothing to move */
+    assert_int_equal(other->idle_count, 2);
+    pl_pool_free(other);
+    net_deinit(&net);
+}
+
+static void test_endpoints_that_are_equal(void **state)
+{
+    (void)state;
+    struct pl_endpoint one = {.host = "a", .port = 1, .server_name = "a"}, same = one;
+    assert_true(pl_endpoint_equal(&one, &same));
+    same.host = (char[]){"a"};
+    same.server_name = "b"; /* no matter without TLS */
+    same.max_idle = 9;
+    assert_true(pl_endpoint_equal(&one, &same));
+    same.port = 2;
+    assert_false(pl_endpoint_equal(&one, &same));
+    same = one;
+    same.trust = "verified";
+    assert_false(pl_endpoint_equal(&one, &same));
+    same = one;
+    same.host = "b";
+    assert_false(pl_endpoint_equal(&one, &same));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_move_idle),
+        cmocka_unit_test(test_endpoints_that_are_equal),
         cmocka_unit_test(test_take_by_tag),
         cmocka_unit_test(test_newest_first),
         cmocka_unit_test(test_dropped_when_peer_closes_or_speaks),

@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/time.h>
 
 /* One provider's check. */
 struct check {
@@ -24,6 +25,8 @@ struct check {
 };
 
 struct pl_prober {
+    struct event_base *base;
+    struct pl_resolver *resolver;
     struct check *checks;
     size_t count;
 };
@@ -188,17 +191,61 @@ static void check_deinit(struct check *self)
     free(self->head);
 }
 
+static void start_checks(struct pl_prober *self, const struct pl_topology *topology)
+{
+    self->count = 0;
+    self->checks = pl_xcalloc(topology->provider_count + 1, sizeof(*self->checks));
+    for (size_t i = 0; i < topology->provider_count; i++) {
+        if (topology->providers[i].check.path)
+            check_init(&self->checks[self->count++], self->base, self->resolver, topology,
+                       &topology->providers[i]);
+    }
+}
+
 struct pl_prober *pl_prober_new(struct event_base *base, struct pl_resolver *resolver,
                                 const struct pl_topology *topology)
 {
     struct pl_prober *self = pl_xcalloc(1, sizeof(*self));
-    self->checks = pl_xcalloc(topology->provider_count + 1, sizeof(*self->checks));
-    for (size_t i = 0; i < topology->provider_count; i++) {
-        if (topology->providers[i].check.path)
-            check_init(&self->checks[self->count++], base, resolver, topology,
-                       &topology->providers[i]);
-    }
+    self->base = base;
+    self->resolver = resolver;
+    start_checks(self, topology);
     return self;
+}
+
+static bool is_same_check(const struct check *a, const struct check *b)
+{
+    const struct pl_active_check *ours = &a->provider->check, *theirs = &b->provider->check;
+    return a->provider->slot == b->provider->slot && ours->interval_ms == theirs->interval_ms &&
+           strcmp(a->head, b->head) == 0;
+}
+
+/* When it is due stays; the wait that it begins with is for those that are new. */
+static void take_over(struct check *self, const struct check *from)
+{
+    struct timeval now, due;
+    self->good_count = from->good_count;
+    struct timeval wait = {0, 0};
+    if (event_pending(&from->timer, EV_TIMEOUT, &due)) {
+        gettimeofday(&now, NULL); /* what event_pending tells its time in */
+        if (timercmp(&due, &now, >))
+            timersub(&due, &now, &wait);
+    }
+    event_add(&self->timer, &wait);
+}
+
+void pl_prober_follow(struct pl_prober *self, const struct pl_topology *topology)
+{
+    struct check *old = self->checks;
+    size_t old_count = self->count;
+    start_checks(self, topology);
+    for (size_t i = 0; i < old_count; i++) {
+        for (size_t j = 0; j < self->count; j++) {
+            if (is_same_check(&self->checks[j], &old[i]))
+                take_over(&self->checks[j], &old[i]);
+        }
+        check_deinit(&old[i]);
+    }
+    free(old);
 }
 
 void pl_prober_free(struct pl_prober *self)

@@ -17,9 +17,13 @@
 
 struct pl_prober;
 
-/** Starts checking. All arguments are borrowed until pl_prober_free. */
+/** Starts checking. All arguments are borrowed until pl_prober_free, `topology` until another one
+ *  follows. */
 struct pl_prober *pl_prober_new(struct event_base *base, struct pl_resolver *resolver,
                                 const struct pl_topology *topology);
+/** Goes on with another topology's checks. One that stays as it is keeps its time and its count; if
+ *  it is under way, it is made again at once. The topology before is not used any more. */
+void pl_prober_follow(struct pl_prober *self, const struct pl_topology *topology);
 void pl_prober_free(struct pl_prober *self);
 
 /* ---- for who plays checks instead of making them ---- */

@@ -20,6 +20,7 @@ void pl_runtime_init(struct pl_runtime *self, struct event_base *base)
     self->transport = &pl_network_transport;
     TAILQ_INIT(&self->active);
     TAILQ_INIT(&self->spare);
+    TAILQ_INIT(&self->generations);
     pl_headers_init(&self->scratch);
     pl_headers_init(&self->policy_headers);
 }
@@ -36,13 +37,27 @@ static void request_free(struct pl_request *self)
     free(self);
 }
 
+static void break_off(struct pl_request *self)
+{
+    if (self->exchange)
+        pl_request_abort(self, true);
+    pl_request_end(self);
+}
+
 void pl_runtime_end_all(struct pl_runtime *self)
 {
     struct pl_request *request;
-    while ((request = TAILQ_FIRST(&self->active))) {
-        if (request->exchange)
-            pl_request_abort(request, true);
-        pl_request_end(request);
+    while ((request = TAILQ_FIRST(&self->active)))
+        break_off(request);
+}
+
+void pl_runtime_end_generation(struct pl_runtime *self, const struct pl_generation *generation)
+{
+    struct pl_request *request, *next;
+    for (request = TAILQ_FIRST(&self->active); request; request = next) {
+        next = TAILQ_NEXT(request, link);
+        if (request->generation == generation)
+            break_off(request);
     }
 }
 
@@ -79,12 +94,7 @@ static struct pl_request *request_new(struct pl_runtime *runtime)
     }
     TAILQ_INSERT_TAIL(&runtime->active, self, link);
     runtime->active_count++;
-    self->generation = runtime->current;
-    self->generation->request_count++;
-    if (self->generation->topology->gauge)
-        pl_gauge_request_begin(self->generation->topology->gauge);
-    if (self->generation->figures)
-        pl_figures_begin(self->generation->figures);
+    self->generation = pl_generation_pin(runtime);
     self->start_ms = pl_last_now_ms();
     return self;
 }
@@ -424,8 +434,6 @@ void pl_request_end(struct pl_request *self)
     pl_request_leave_queue(self);
     if (self->retrying)
         pl_gauge_retry_end(gauge);
-    if (gauge)
-        pl_gauge_request_end(gauge);
     self->retrying = false;
     pl_timer_stop(&self->deadline_timer);
     pl_timer_stop(&self->wait_timer);
@@ -449,7 +457,7 @@ void pl_request_end(struct pl_request *self)
     self->status = 0;
     self->body = PL_STR("");
     self->serial++;
-    self->generation->request_count--;
+    pl_generation_unpin(self->generation);
     self->generation = NULL;
     TAILQ_REMOVE(&runtime->active, self, link);
     runtime->active_count--;

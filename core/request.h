@@ -163,10 +163,14 @@ TAILQ_HEAD(pl_request_list, pl_request);
 
 /** What the requests of one worker share. */
 struct pl_runtime {
-    struct event_base *base;              /* NULL where a timeline stands for it */
-    struct pl_timeline *timeline;         /* NULL: timers are those of the loop */
-    const struct pl_transport *transport; /* how tries reach upstreams */
-    struct pl_generation *current;        /* what new requests begin on */
+    struct event_base *base;               /* NULL where a timeline stands for it */
+    struct pl_timeline *timeline;          /* NULL: timers are those of the loop */
+    const struct pl_transport *transport;  /* how tries reach upstreams */
+    struct pl_generation *current;         /* what new requests begin on ... */
+    struct pl_generation *canary;          /* ... but for a share; NULL: none is on trial */
+    double canary_ratio;                   /* of new requests */
+    struct pl_generation_list generations; /* all that are open, the oldest first */
+    struct event *retire_event;            /* the owner's: a retired one may be idle now */
     struct pl_request_list active, spare;
     size_t active_count;
     bool is_simulator;                /* bodies are its own to check, answers its own to label */
@@ -181,6 +185,8 @@ struct pl_runtime {
 void pl_runtime_init(struct pl_runtime *self, struct event_base *base);
 /** Ends every request; their clients are reset. */
 void pl_runtime_end_all(struct pl_runtime *self);
+/** Ends every request of one generation in the same way. */
+void pl_runtime_end_generation(struct pl_runtime *self, const struct pl_generation *generation);
 /** Frees the records, when no request is left; the generations are freed after it. */
 void pl_runtime_deinit(struct pl_runtime *self);
 

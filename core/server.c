@@ -381,6 +381,13 @@ static uint32_t sweep_interval_ms(const struct pl_server_limits *limits)
 
 /* ---- life ---------------------------------------------------------------------------------- */
 
+static void arm_sweep(struct pl_server *self)
+{
+    uint32_t sweep_ms = sweep_interval_ms(&self->limits);
+    struct timeval interval = {sweep_ms / 1000, (sweep_ms % 1000) * 1000};
+    event_add(self->sweep_timer, &interval);
+}
+
 static void start_http(struct pl_server *self, int fd)
 {
     self->http = evhttp_new(self->base);
@@ -409,12 +416,18 @@ struct pl_server *pl_server_new(struct event_base *base, int fd, SSL_CTX *tls,
     self->accept_timer = event_new(base, -1, 0, on_accept_timer, self);
     self->sweep_timer = event_new(base, -1, EV_PERSIST, on_sweep, self);
     start_http(self, fd);
-    uint32_t sweep_ms = sweep_interval_ms(limits);
-    struct timeval interval = {sweep_ms / 1000, (sweep_ms % 1000) * 1000};
-    event_add(self->sweep_timer, &interval);
+    arm_sweep(self);
     self->next_on_thread = servers_on_thread;
     servers_on_thread = self;
     return self;
+}
+
+void pl_server_set_limits(struct pl_server *self, const struct pl_server_limits *limits)
+{
+    bool same_pace = sweep_interval_ms(limits) == sweep_interval_ms(&self->limits);
+    self->limits = *limits;
+    if (!same_pace) /* else frequent reloads would keep the timer from ever being due */
+        arm_sweep(self);
 }
 
 void pl_server_drain(struct pl_server *self)

@@ -40,6 +40,8 @@ struct pl_server_ops {
 struct pl_server *pl_server_new(struct event_base *base, int fd, SSL_CTX *tls,
                                 const struct pl_server_limits *limits,
                                 const struct pl_server_ops *ops, void *arg);
+/** Other limits, from now on; a message that is half read keeps its sizes. */
+void pl_server_set_limits(struct pl_server *self, const struct pl_server_limits *limits);
 /** Stops accepting, closes idle connections, and makes every answer the last on its connection. Who
  *  has connected before is still served. */
 void pl_server_drain(struct pl_server *self);

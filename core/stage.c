@@ -74,8 +74,9 @@ static int make_gateway(struct pl_stage *self, char **problems)
     const struct pl_topology *topology = &self->config->topology;
     uint32_t slot_count = (uint32_t)(topology->provider_count + topology->target_count + 1);
     self->health = pl_health_new(slot_count);
-    self->gauge = pl_gauge_new((uint32_t)topology->target_count);
-    pl_config_bind_health(self->config, self->health, self->gauge);
+    self->gauge = pl_gauge_new(slot_count);
+    if (pl_config_bind_health(self->config, self->health, self->gauge) != PL_OK)
+        abort(); /* there is a slot for each */
     pl_runtime_init(&self->runtime, NULL);
     self->runtime.timeline = &self->timeline;
     self->runtime.transport = &self->transport;
@@ -135,7 +136,7 @@ void pl_stage_free(struct pl_stage *self)
     }
     pl_stage_checks_stop(self);
     pl_timeline_deinit(&self->timeline);
-    pl_config_free(self->config);
+    pl_config_unref(self->config);
     pl_health_free(self->health);
     pl_gauge_free(self->gauge);
     pl_figures_free(self->figures);

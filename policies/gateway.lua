@@ -18,8 +18,10 @@
 --   file "path"              the content of a file, without white space at its end
 --
 -- It must end by returning one table. An unknown key, a wrong type or a value out of bounds is an
--- error, never ignored. `perilune check policies` reports all of them with their lines. The
--- files are read at start: restart to take over what you have changed.
+-- error, never ignored. `perilune check policies` reports all of them with their lines.
+--
+-- The files are read at start and by a reload: SIGHUP, POST /admin/reload, `run --watch`. A reload
+-- takes over all but listen, admin.address and workers, which wait for a restart.
 
 return {
 
@@ -45,6 +47,27 @@ return {
 
   --workers = 0,               -- 0 to 256; threads that carry traffic, 0: one per core
   --drain = "30s",             -- 0ms to 1h; at the end, how long open requests may take to finish
+
+  -- Reloads: requests end on the configuration they began with.
+  reload = {
+    --drain = "15m",             -- 0ms to 24h; how long those of an old configuration may take
+    -- So many failures of policies within the window bring the one before back, by itself.
+    strikes = {
+      --count = 5,               -- 0 to 64; 0: never
+      --window = "60s",          -- 1s to 1h
+    },
+    -- How much worse than the rest a canary may do. A difference must also be more than chance.
+    canary = {
+      --policy_errors = 0.5,     -- 0 to 100; points of percent; 100: no matter
+      --failures = 2,            -- 0 to 100; the same of failed requests
+      --unfinished = 25,         -- 0 to 100; the same of requests that do not come to an end
+      --client_faults = 10,      -- 0 to 100; the same of 4xx answers, and of clients that leave
+      --first_token_ratio = 1.5, -- 1 to 1000; so many times the time to the first token ...
+      --first_token_margin = "100ms", -- 0ms to 10m; ... or so much longer, whichever is more
+      --min_requests = 20,       -- 1 to 1000000; with fewer there is nothing to compare
+    },
+  },
+
   --log_level = "info",        -- error, warn, info, debug
   --response_headers = true,   -- true or false; tell clients which target answered (x-perilune-*)
 

@@ -7,6 +7,7 @@
 local cjson = require "cjson.safe"
 local completion = require "perilune.completion"
 local config = require "perilune.config"
+local config_parts = require "perilune.config.parts"
 local duration = require "perilune.duration"
 local errors = require "perilune.errors"
 local estimate = require "perilune.estimate"
@@ -197,19 +198,55 @@ local function raise_missing(name, file, loaded, sources)
   }, 0)
 end
 
---- Runs a policy's file. What it raises begins with the file's name, by itself or by us.
-local function load_policy(file, source)
-  local ok, policy = pcall(native.run_file, native.load_policy(source, file))
-  if ok and type(policy) == "function" then return policy end
-  if ok then
-    error(("%s: must return a function(req, route), got %s"):format(file, type(policy)), 0)
-  end
-  local problem = type(policy) == "string" and policy or "raises an error without a message"
+--- A problem of a policy's file. Its text begins with the file's name, by itself or by us.
+local function raise_in(file, problem)
+  if type(problem) ~= "string" then problem = "raises an error without a message" end
   if problem:sub(1, #file + 1) ~= file .. ":" then problem = file .. ": " .. problem end
   error(problem, 0)
 end
 
-local function load_policies(loaded, sources)
+--- What a file gives: a function, or { handle = function, selftest = function }.
+local function parts_of_policy(file, value)
+  if type(value) == "function" then return value end
+  if type(value) ~= "table" or next(value) == nil then
+    raise_in(file, "must return a function(req, route), got " .. type(value))
+  end
+  for key in pairs(value) do
+    if key ~= "handle" and key ~= "selftest" then
+      raise_in(file, ("returns a table with %q; only handle and selftest are known"):format(
+        tostring(key)))
+    end
+  end
+  if type(value.handle) ~= "function" then
+    raise_in(file, "returns a table whose handle is no function(req, route)")
+  end
+  if value.selftest ~= nil and type(value.selftest) ~= "function" then
+    raise_in(file, "returns a table whose selftest is no function")
+  end
+  return value.handle, value.selftest
+end
+
+--- Runs a policy's file.
+-- @treturn function the policy
+-- @treturn ?function its self-test
+local function load_policy(file, source)
+  local ok, value = pcall(native.load_policy, source, file)
+  if ok then ok, value = pcall(native.run_file, value) end
+  if not ok then raise_in(file, value) end
+  return parts_of_policy(file, value)
+end
+
+--- A self-test fails by an error, or by returning false, or nil and why.
+local function run_selftest(file, selftest)
+  local results = { pcall(selftest) }
+  local ok, value, why = results[1], results[2], results[3]
+  if not ok then raise_in(file, value) end
+  if value == false or (value == nil and why ~= nil) then
+    raise_in(file, "selftest failed: " .. tostring(why or "it returned false"))
+  end
+end
+
+local function load_policies(loaded, sources, visit)
   local policies = {}
   sandbox.set_require(modules.new {
     sources = sources, load = native.load_policy, run = native.run_file, burst = native.burst,
@@ -218,19 +255,22 @@ local function load_policies(loaded, sources)
   for _, name in ipairs(config.policies(loaded)) do
     local file = name .. ".lua"
     if not sources[file] then raise_missing(name, file, loaded, sources) end
-    policies[name] = load_policy(file, sources[file])
+    local selftest
+    policies[name], selftest = load_policy(file, sources[file])
+    if visit and selftest then visit(file, selftest) end
   end
   return policies
 end
 
---- Checks a directory's files: the configuration and each policy it uses.
+--- Checks a directory's files: the configuration, each policy it uses, and their self-tests.
 -- @tparam table sources file name -> text
 -- @tparam table helpers env, secret, file
 -- @treturn table the normalised configuration; raises an error whose text has a problem per line
+-- @treturn {table,...} its parts, see perilune.config.parts
 function boot.check(sources, helpers)
   local loaded = load_config(sources, helpers)
-  load_policies(loaded, sources)
-  return loaded
+  load_policies(loaded, sources, run_selftest)
+  return loaded, config_parts.of(loaded)
 end
 
 --- What runs for each request: C passes the request as a pointer, and whether its policy has

@@ -9,6 +9,7 @@ local results = {}
 local REWRITES = { ["nginx-lua"] = true, perilune = true, portkey = true }
 -- Rows that disturb the gateway on purpose; what fails there is counted apart.
 local DISTURBED = { reload = true, reload_streams = true, drain = true }
+local GROWTH_MAX_KIB = 8192 -- while reloading; what the allocator keeps between two loads
 local ENTRY = "^(%d+)\t([^\t]+)\t([^\t]+)\t([^\t]+)\t(.*)$"
 
 local Run = {}
@@ -148,6 +149,12 @@ local function check_reload(run)
   local served = reload and ok_requests(reload) or 0
   if reload and (served == 0 or math.min(reload.ok_a, reload.ok_b) < 0.1 * served) then
     run.invalid["reload/perilune"] = "the reloads did not switch the upstream"
+  elseif reload and reload.in_force < 0.9 * reload.reloads then
+    run.invalid["reload/perilune"] = ("only %d of %d reloads took effect"):format(reload.in_force,
+      reload.reloads)
+  elseif reload and reload.late_kib > reload.early_kib + GROWTH_MAX_KIB then
+    run.invalid["reload/perilune"] = ("memory grew from %d to %d KiB"):format(reload.early_kib,
+      reload.late_kib)
   end
   if drain and drain.exited ~= 1 then
     run.invalid["drain/perilune"] = "the gateway died early, or did not end after its last stream"

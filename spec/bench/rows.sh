@@ -138,26 +138,39 @@ use_only() {
     mv "$policies/gateway.lua.new" "$policies/gateway.lua"
 }
 
-# Requests and streams while the policies are reloaded ten times a second.
+# good_reloads LOG: what the gateway that wrote it says of itself.
+good_reloads() {
+    local admin
+    admin=$(sed -n 's/.*admin on \([0-9.:]*\).*/\1/p' "$1")
+    curl -s -m 5 "http://$admin/admin/generations" | sed -n 's/.*"good":\([0-9]*\).*/\1/p' | grep . ||
+        echo 0
+}
+
+# Requests and streams while the policies are reloaded ten times a second. Memory is looked at once
+# the load is steady, and at the end of it.
 reload_under_load() {
-    local pid=${contender_pid[$1]} port=${contender_port[$1]} window_pid sse_pid turn
-    local reload_count=20
-    start_wrk "$1" 16 3 bench-model
-    launch "$LOAD_CORE" "$OUT/sse.out" "$OUT/sse_load" -n 50 -t 3 -e 20 -i 10 "$port"
+    local pid=${contender_pid[$1]} port=${contender_port[$1]} window_pid sse_pid turn early_kib
+    local reload_count=$((RELOAD_SECONDS * 10)) taken
+    start_wrk "$1" 16 "$((RELOAD_SECONDS + 2))" bench-model
+    launch "$LOAD_CORE" "$OUT/sse.out" "$OUT/sse_load" -n 50 -t "$((RELOAD_SECONDS + 2))" -e 20 \
+        -i 10 "$port"
     sse_pid=$launched_pid
     # shellcheck disable=SC2046 # two words
-    launch "$LOAD_CORE" "$OUT/window.out" "$OUT/window" "$OUT/counters" 0 2500 \
-        $(places "$pid" "$wrk_pid,$sse_pid")
+    launch "$LOAD_CORE" "$OUT/window.out" "$OUT/window" "$OUT/counters" 0 \
+        "$((RELOAD_SECONDS * 1000 + 500))" $(places "$pid" "$wrk_pid,$sse_pid")
     window_pid=$launched_pid
     for ((turn = 0; turn < reload_count; turn++)); do
         if ((turn % 2 == 0)); then use_only ok_a ok_b; else use_only ok_b ok_a; fi
         alive "$pid" && kill -HUP "$pid"
+        ((turn == 10)) && early_kib=$(resident_kib "$pid")
         sleep 0.1
     done
+    taken="early_kib=${early_kib:-0} late_kib=$(resident_kib "$pid")"
     wait "$window_pid" "$sse_pid"
     finish_wrk
     alive "$pid" || say "reload: $1 has died; see $OUT/$1/log"
-    note reload "$1" "$2" "$(cat "$OUT/window.out") $wrk_summary reloads=$reload_count"
+    taken="$taken in_force=$(good_reloads "$OUT/$1/log")"
+    note reload "$1" "$2" "$(cat "$OUT/window.out") $wrk_summary reloads=$reload_count $taken"
     note reload_streams "$1" "$2" "$(tail -n 1 "$OUT/sse.out")"
 }
 

@@ -6,7 +6,8 @@
 --- From the top. A part of something, "json_splice", is where "json" is. Tests and fuzz targets may
 -- include whatever they like.
 local LAYERS = {
-  { name = "process", files = { "main", "worker", "config", "admin", "stage", "testing",
+  { name = "process", files = { "main", "process", "reload", "loader", "edition",
+    "worker", "config", "admin", "stage", "testing",
     "simulate" } },
   { name = "glue", files = { "generation", "request", "admit", "forward", "send", "relay",
     "bind" } },

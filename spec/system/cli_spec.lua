@@ -237,7 +237,7 @@ describe("perilune check", function()
     assert_refused("\nlocal io = require 'io'",
       "mine.lua:2: module 'io': there is no file io.lua in the directory")
     assert_refused("error {}", "mine.lua: raises an error without a message")
-    assert_refused("\27LJ\2", "attempt to load chunk with wrong mode")
+    assert_refused("\27LJ\2", "mine.lua: attempt to load chunk with wrong mode")
   end)
 
   it("and run refuse a policy file that returns no function", function()

@@ -133,6 +133,12 @@ describe("config.load, normalising", function()
     assert.are.same({
       listen = { address = "127.0.0.1", port = 8080 },
       admin = { address = "127.0.0.1", port = 9901 },
+      reload = {
+        drain_ms = 900000, strikes_count = 5, strikes_window_ms = 60000,
+        policy_error_ratio = 0.005, failure_ratio = 0.02, unfinished_ratio = 0.25,
+        client_fault_ratio = 0.1, first_token_ratio = 1.5, first_token_margin_ms = 100,
+        min_request_count = 20,
+      },
       workers = 0, drain_ms = 30000, log_level = "info", response_headers = true,
       limits = {
         request_line_bytes = 8192, head_bytes = 65536, header_count = 100, body_bytes = 52428800,

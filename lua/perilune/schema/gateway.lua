@@ -31,6 +31,23 @@ local BUDGETS = section {
   { "log_lines", integer(0, 10000, 100) },
 }
 
+local RELOAD = section {
+  { "drain", span("0ms", "24h", "15m") },
+  { "strikes", section {
+    { "count", integer(0, 64, 5) },
+    { "window", span("1s", "1h", "60s") },
+  } },
+  { "canary", section {
+    { "policy_errors", types.percent(0.5) },
+    { "failures", types.percent(2) },
+    { "unfinished", types.percent(25) },
+    { "client_faults", types.percent(10) },
+    { "first_token_ratio", types.number(1, 1000, 1.5) },
+    { "first_token_margin", span("0ms", "10m", "100ms") },
+    { "min_requests", integer(1, 1000000, 20) },
+  } },
+}
+
 return types.record {
   { "listen", section {
     { "address", { kind = "text", read = url.address, default = "127.0.0.1:8080" } },
@@ -45,6 +62,7 @@ return types.record {
   } },
   { "workers", integer(0, 256, 0) },
   { "drain", span("0ms", "1h", "30s") },
+  { "reload", RELOAD },
   { "log_level", types.choice({ "error", "warn", "info", "debug" }, "info") },
   { "response_headers", types.boolean(true) },
   { "limits", LIMITS },

@@ -25,6 +25,18 @@ local function budgets_of(budgets)
   }
 end
 
+local function reload_of(reload)
+  local canary = reload.canary
+  return {
+    policy_error_ratio = canary.policy_errors / 100, failure_ratio = canary.failures / 100,
+    unfinished_ratio = canary.unfinished / 100, client_fault_ratio = canary.client_faults / 100,
+    first_token_ratio = canary.first_token_ratio, first_token_margin_ms = canary.first_token_margin,
+    min_request_count = canary.min_requests,
+    drain_ms = reload.drain,
+    strikes_count = reload.strikes.count, strikes_window_ms = reload.strikes.window,
+  }
+end
+
 --- Normalise a configuration in which nothing was refused.
 -- @tparam table checked what the schema's check gave
 -- @treturn table
@@ -39,6 +51,7 @@ function normalise.run(checked)
     },
     admin = { address = admin.address.address, port = admin.address.port, token = admin.token },
     workers = checked.workers, drain_ms = checked.drain, log_level = checked.log_level,
+    reload = reload_of(checked.reload),
     response_headers = checked.response_headers, limits = limits_of(checked.limits),
     budgets = budgets_of(checked.budgets),
     providers = provider_list, targets = targets, routes = route_list,
