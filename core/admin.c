@@ -3,6 +3,7 @@
  */
 #include "admin.h"
 #include "admin_internal.h"
+#include "admin_metrics.h"
 #include "admin_targets.h"
 #include <openssl/crypto.h>
 #include <stdio.h>
@@ -11,7 +12,9 @@
 
 struct pl_admin {
     struct pl_server *server;
+    struct event_base *base;
     struct pl_reload *reload;
+    struct pl_metrics *metrics; /* NULL: nothing is counted */
     const struct pl_config *config;
     const char *address; /* that it listens on */
     bool draining;
@@ -172,6 +175,20 @@ static void post_promote(struct pl_admin *self, struct pl_exchange *exchange)
     pl_admin_post_promote(self->reload, exchange);
 }
 
+static void get_metrics(struct pl_admin *self, struct pl_exchange *exchange)
+{
+    struct pl_admin_metrics sources = {
+        .base = self->base,
+        .metrics = self->metrics,
+        .topology = &self->config->topology,
+        .reload = self->reload,
+    };
+    if (self->metrics)
+        pl_admin_get_metrics(&sources, exchange);
+    else
+        pl_admin_refuse(exchange, 404, "not_found", "A simulator counts nothing.");
+}
+
 static const struct {
     const char *method, *path;
     bool open; /* without a token */
@@ -179,6 +196,7 @@ static const struct {
 } endpoints[] = {
     {"GET", "/healthz", true, get_healthz},
     {"GET", "/readyz", true, get_readyz},
+    {"GET", "/metrics", false, get_metrics},
     {"GET", "/admin/targets", false, get_targets},
     {"POST", "/admin/targets/eject", false, post_targets},
     {"POST", "/admin/targets/drain", false, post_targets},
@@ -222,13 +240,16 @@ static void on_request(struct pl_exchange *exchange, void *arg)
 }
 
 struct pl_admin *pl_admin_new(struct event_base *base, int listen_fd,
-                              const struct pl_config *config, struct pl_reload *reload)
+                              const struct pl_config *config, struct pl_reload *reload,
+                              struct pl_metrics *metrics)
 {
     static const struct pl_server_ops ops = {.on_request = on_request};
     struct pl_admin *self = pl_xcalloc(1, sizeof(*self));
     self->config = config;
     self->address = config->admin_address;
+    self->base = base;
     self->reload = reload;
+    self->metrics = metrics;
     self->server = pl_server_new(base, listen_fd, NULL, &limits, &ops, self);
     return self;
 }

@@ -261,6 +261,7 @@ static void target_deinit(struct pl_target *self)
     free(self->remove_headers);
     free(self->edits);
     free(self->name);
+    free(self->route);
     free(self->model);
     free(self->model_json);
     pl_headers_deinit(&self->set_headers);

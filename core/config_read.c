@@ -303,6 +303,23 @@ static void read_target(lua_State *L, int index, struct pl_target *self)
     lua_pop(L, 1);
 }
 
+/* A route's targets are positions in the list of all, one after the other. */
+static void read_route(lua_State *L, int index, struct pl_topology *topology)
+{
+    lua_getfield(L, index, "targets");
+    size_t count = lua_objlen(L, -1);
+    lua_rawgeti(L, -1, 1);
+    struct pl_target *targets = &topology->targets[lua_tointeger(L, -1) - 1];
+    int best = count > 0 ? targets[0].priority : 0;
+    lua_pop(L, 2);
+    for (size_t i = 0; i < count; i++)
+        best = PL_MIN(best, targets[i].priority);
+    for (size_t i = 0; i < count; i++) {
+        targets[i].route = get_string(L, index, "name");
+        targets[i].is_fallback = targets[i].priority > best;
+    }
+}
+
 static void read_topology(struct pl_config *self, lua_State *L, int index)
 {
     struct pl_topology *topology = &self->topology;
@@ -324,6 +341,14 @@ static void read_topology(struct pl_config *self, lua_State *L, int index)
         lua_rawgeti(L, -1, (int)i + 1);
         topology->target_count++;
         read_target(L, lua_gettop(L), &topology->targets[i]);
+        lua_pop(L, 1);
+    }
+    lua_pop(L, 1);
+    lua_getfield(L, index, "routes");
+    count = lua_objlen(L, -1);
+    for (size_t i = 0; i < count; i++) {
+        lua_rawgeti(L, -1, (int)i + 1);
+        read_route(L, lua_gettop(L), topology);
         lua_pop(L, 1);
     }
     lua_pop(L, 1);

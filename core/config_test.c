@@ -527,7 +527,8 @@ static const char FULL[] =
     "      timeouts = { idle = '9s' },\n"
     "      headers = { set = { ['X-A'] = '1' }, remove = { 'X-Old' } },\n"
     "      body = { set = { top_k = 5 }, unset = { 'user' } } },\n"
-    "    { provider = 'a' } } } },\n"
+    "    { provider = 'a' } } },\n"
+    "    { name = 'rest', targets = { { provider = 'a', priority = 3 } } } },\n"
     "}\n";
 
 static void assert_header(const struct pl_headers *headers, const char *name, const char *expected)
@@ -584,7 +585,14 @@ static void assert_providers(const struct pl_topology *topology)
 static void assert_targets(const struct pl_topology *topology)
 {
     const struct pl_target *first = &topology->targets[0], *second = &topology->targets[1];
-    assert_int_equal(topology->target_count, 2);
+    const struct pl_target *other = &topology->targets[2];
+    assert_int_equal(topology->target_count, 3);
+    assert_string_equal(first->route, "m");
+    assert_string_equal(second->route, "m");
+    assert_string_equal(other->route, "rest");
+    assert_true(first->is_fallback); /* the route's best is 0, not 4 */
+    assert_false(second->is_fallback);
+    assert_false(other->is_fallback);
     assert_int_equal(first->provider_index, 1);
     assert_string_equal(first->model, "real \"one\"");
     assert_string_equal(first->model_json, "\"real \\\"one\\\"\"");

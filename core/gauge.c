@@ -64,6 +64,16 @@ void pl_gauge_retry_end(struct pl_gauge *self)
     give_back(&self->retry_count);
 }
 
+uint32_t pl_gauge_requests(const struct pl_gauge *self)
+{
+    return atomic_load_explicit(&self->request_count, memory_order_relaxed);
+}
+
+uint32_t pl_gauge_retries(const struct pl_gauge *self)
+{
+    return atomic_load_explicit(&self->retry_count, memory_order_relaxed);
+}
+
 bool pl_gauge_queue_enter(struct pl_gauge *self, uint32_t slot, uint32_t max_count)
 {
     return slot < self->slot_count && take_place(&self->queued[slot], max_count);

@@ -27,6 +27,10 @@ void pl_gauge_request_end(struct pl_gauge *self);
 PL_NODISCARD bool pl_gauge_retry_begin(struct pl_gauge *self, double ratio, uint32_t min_count);
 void pl_gauge_retry_end(struct pl_gauge *self);
 
+/** Requests in work, and how many of them are retrying. */
+uint32_t pl_gauge_requests(const struct pl_gauge *self);
+uint32_t pl_gauge_retries(const struct pl_gauge *self);
+
 /** Takes a place in a target's queue; false when `max_count` wait there already. */
 PL_NODISCARD bool pl_gauge_queue_enter(struct pl_gauge *self, uint32_t slot, uint32_t max_count);
 void pl_gauge_queue_leave(struct pl_gauge *self, uint32_t slot);

@@ -94,6 +94,7 @@ enum pl_health_reason {
     PL_REASON_OPERATOR,
     PL_REASON_DRAINED,
     PL_REASON_PROBE_FAILED,
+    PL_REASON_COUNT, /* how many there are, with NONE; none itself */
 };
 const char *pl_health_reason_name(enum pl_health_reason reason);
 /** "closed", "open", "half_open". */
@@ -200,8 +201,9 @@ struct pl_health_view {
     uint32_t consecutive_5xx, consecutive_gateway, consecutive_connection;
     uint64_t ok_total, neutral_total, server_error_total, gateway_error_total, connection_total,
         rejected_total, unhealthy_total;
-    uint64_t ejection_total;     /* times it went out, for any reason */
-    uint64_t probe_total;        /* admitted */
+    uint64_t ejection_total;                   /* times it went out, for any reason */
+    uint64_t ejection_totals[PL_REASON_COUNT]; /* the same by reason; NONE stays 0 */
+    uint64_t probe_total;                      /* admitted */
     uint64_t late_failure_total; /* from pl_health_report_late; in the totals above as well */
     double success_ewma_ratio;
     double first_token_ewma_ms; /* 0: none yet */

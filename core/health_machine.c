@@ -224,7 +224,7 @@ static void go_out(struct pl_health_machine *self, enum pl_health_reason reason,
     self->until_ms = until_ms;
     self->ramp_end_ms = 0;
     self->epoch++;
-    self->ejection_total++;
+    self->ejection_totals[reason]++;
 }
 
 static void come_back(struct pl_health_machine *self, uint32_t slow_start_ms, uint64_t now_ms)
@@ -468,11 +468,14 @@ void pl_health_machine_look(const struct pl_health_machine *self, uint64_t now_m
         .connection_total = self->outcome_totals[PL_OUTCOME_CONNECTION],
         .rejected_total = self->outcome_totals[PL_OUTCOME_REJECTED],
         .unhealthy_total = self->outcome_totals[PL_OUTCOME_UNHEALTHY],
-        .ejection_total = self->ejection_total,
         .probe_total = self->probe_total,
         .late_failure_total = self->late_failure_total,
         .success_ewma_ratio = self->success_ewma_ratio,
         .first_token_ewma_ms = self->first_token_ewma_ms,
     };
     out->until_ms = out->state == PL_HEALTH_OPEN ? self->until_ms : 0;
+    for (size_t reason = 0; reason < PL_REASON_COUNT; reason++) {
+        out->ejection_totals[reason] = self->ejection_totals[reason];
+        out->ejection_total += self->ejection_totals[reason];
+    }
 }

@@ -47,7 +47,7 @@ struct pl_health_machine {
     double success_ewma_ratio;
     double first_token_ewma_ms; /* 0: none yet */
     uint64_t outcome_totals[PL_HEALTH_OUTCOME_COUNT];
-    uint64_t ejection_total;
+    uint64_t ejection_totals[PL_REASON_COUNT];
     uint64_t probe_total;
     uint64_t late_failure_total;
 };

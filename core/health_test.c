@@ -638,6 +638,10 @@ static void a_decree_takes_the_decision_from_the_probe(void **state)
     assert_out(1300, 1301, PL_REASON_RETRY_AFTER);
     pl_health_eject(health, slot, PL_REASON_AUTH, 100, 2000); /* its time was over: a new one */
     assert_int_equal(look(2000).ejection_total, 3);
+    assert_int_equal(look(2000).ejection_totals[PL_REASON_UNHEALTHY], 1);
+    assert_int_equal(look(2000).ejection_totals[PL_REASON_RETRY_AFTER], 1);
+    assert_int_equal(look(2000).ejection_totals[PL_REASON_AUTH], 1);
+    assert_int_equal(look(2000).ejection_totals[PL_REASON_OPERATOR], 0);
     assert_int_equal(look(2000).ejection_count, 2);
 }
 

@@ -21,10 +21,10 @@
 #include "record.h"
 
 /** Keys per kind, "other" included. */
-#define PL_METRICS_ROUTES_MAX        512
-#define PL_METRICS_ROUTE_MODELS_MAX  1024
+#define PL_METRICS_ROUTES_MAX        2048
+#define PL_METRICS_ROUTE_MODELS_MAX  4096
 #define PL_METRICS_TARGETS_MAX       4096
-#define PL_METRICS_ROUTE_TARGETS_MAX 4096
+#define PL_METRICS_ROUTE_TARGETS_MAX 8192
 #define PL_METRICS_POLICIES_MAX      256
 
 /** Kinds of series, and what they are keyed by. */
@@ -119,7 +119,7 @@ void pl_metrics_add(struct pl_metrics *self, size_t worker_index, const struct p
 /** What a worker says of itself, every so often. */
 struct pl_metrics_levels {
     uint64_t client_connections;
-    uint64_t upstream_connections; /* idle ones included */
+    uint64_t upstream_connections; /* that work on a try, or are being made for one */
     uint64_t idle_upstream_connections;
     uint64_t buffered_bytes; /* read or to be written, in memory */
     uint64_t vm_memory_bytes;

@@ -39,6 +39,7 @@ struct process {
     struct pl_prober *prober;
     struct pl_watchdog *watchdog;
     struct event *watch_timer;
+    struct pl_metrics *metrics; /* NULL: a simulator */
 };
 
 /* ---- signals ---- */
@@ -132,6 +133,8 @@ static int start_workers(struct process *self)
             fprintf(stderr, "perilune: %s\n", error);
             return PL_ERR_SYSTEM;
         }
+        if (self->metrics)
+            pl_worker_measure(self->workers[i], self->metrics, (size_t)i);
         pl_reload_add_worker(self->reload, self->workers[i]);
     }
     self->listen_port = port;
@@ -156,7 +159,7 @@ static int start_admin(struct process *self)
         fprintf(stderr, "perilune: admin: %s\n", error);
         return PL_ERR_SYSTEM;
     }
-    self->admin = pl_admin_new(self->base, fd, config, self->reload);
+    self->admin = pl_admin_new(self->base, fd, config, self->reload, self->metrics);
     return PL_OK;
 }
 
@@ -264,6 +267,7 @@ static int process_init(struct process *self, struct pl_config *config,
     *self = (struct process){.options = options, .config = pl_config_ref(config)};
     struct pl_reload_ops ops = {.on_current = on_current, .arg = self};
     self->worker_count = config->workers > 0 ? config->workers : default_worker_count();
+    self->metrics = config->is_simulator ? NULL : pl_metrics_new((size_t)self->worker_count);
     self->base = event_base_new();
     if (!self->base)
         abort();
@@ -326,6 +330,7 @@ static void process_deinit(struct process *self)
     free_workers(self);
     event_base_loop(self->base, EVLOOP_NONBLOCK); /* what was freed lets go in one more turn */
     event_base_free(self->base);
+    pl_metrics_free(self->metrics);
 }
 
 int pl_process_run(struct pl_config *config, const struct pl_process_options *options)

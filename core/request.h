@@ -21,6 +21,7 @@
 #include "coroutine.h"
 #include "generation.h"
 #include "json.h"
+#include "metrics.h"
 #include "multipart.h"
 #include "server.h"
 #include "sse.h"
@@ -173,6 +174,8 @@ struct pl_runtime {
     struct event *retire_event;            /* the owner's: a retired one may be idle now */
     struct pl_request_list active, spare;
     size_t active_count;
+    struct pl_metrics *metrics;       /* where ended requests are counted, or NULL ... */
+    size_t worker_index;              /* ... and as whose */
     bool is_simulator;                /* bodies are its own to check, answers its own to label */
     struct pl_request *running;       /* whose policy runs right now */
     struct pl_watch *watch;           /* where that is shown; NULL where nobody watches */

@@ -456,6 +456,18 @@ size_t pl_server_exchange_count(const struct pl_server *self)
     return self->exchange_count;
 }
 
+size_t pl_server_buffered_bytes(const struct pl_server *self)
+{
+    const struct connection *connection;
+    size_t bytes = 0;
+    TAILQ_FOREACH(connection, &self->connections, link)
+    {
+        bytes += evbuffer_get_length(bufferevent_get_input(connection->bev));
+        bytes += evbuffer_get_length(bufferevent_get_output(connection->bev));
+    }
+    return bytes;
+}
+
 static void forget_on_thread(struct pl_server *self)
 {
     for (struct pl_server **at = &servers_on_thread; *at; at = &(*at)->next_on_thread) {

@@ -50,6 +50,9 @@ bool pl_server_is_drained(const struct pl_server *self);
 /** Open connections and requests in work. */
 size_t pl_server_connection_count(const struct pl_server *self);
 size_t pl_server_exchange_count(const struct pl_server *self);
+/** Bytes in memory that were read and not taken, or wait to be sent. Goes through all connections.
+ */
+size_t pl_server_buffered_bytes(const struct pl_server *self);
 /** Closes everything; exchanges in work get on_gone. Not from inside a callback. */
 void pl_server_free(struct pl_server *self);
 

@@ -48,7 +48,9 @@ struct pl_target {
     size_t provider_index;
     char *model;      /* NULL: the client's model is kept */
     char *model_json; /* the same as a JSON string literal */
+    char *route; /* that it is a target of; those of one route lie together */
     int priority;
+    bool is_fallback; /* the route has targets of a better priority */
     double weight;
     struct pl_headers set_headers;
     char **remove_headers;      /* lower case, NULL-terminated */

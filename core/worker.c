@@ -12,6 +12,7 @@
 #include "log.h"
 #include "request.h"
 #include "vm_ticker.h"
+#include "worker_levels.h"
 #include <errno.h>
 #include <event2/event.h>
 #include <pthread.h>
@@ -43,6 +44,7 @@ struct pl_worker {
     void *notify_arg;
     struct event *mail_event, *drain_timer, *retire_timer;
     uint64_t drain_until_ms;
+    struct pl_worker_levels levels;
 };
 
 /* ---- making ---- */
@@ -231,14 +233,23 @@ static void *run(void *arg)
                                  &self->runtime);
     if (pl_vm_ticker_start() != PL_OK)
         pl_log(PL_LOG_WARN, "worker: no timer on the thread's CPU clock: %s", strerror(errno));
+    pl_worker_levels_start(&self->levels, self->server);
     atomic_store_explicit(&self->settled, true, memory_order_release);
     self->notify(self->notify_arg);
     event_base_loop(self->base, EVLOOP_NO_EXIT_ON_EMPTY);
     pl_vm_ticker_stop();
+    pl_worker_levels_stop(&self->levels);
     pl_runtime_end_all(&self->runtime);
     pl_server_free(self->server);
     close_generations(self);
     return NULL;
+}
+
+void pl_worker_measure(struct pl_worker *self, struct pl_metrics *metrics, size_t index)
+{
+    self->runtime.metrics = metrics;
+    self->runtime.worker_index = index;
+    pl_worker_levels_init(&self->levels, &self->runtime);
 }
 
 void pl_worker_start(struct pl_worker *self)

@@ -7,6 +7,7 @@
 
 #include "base.h"
 #include "generation.h"
+#include "metrics.h"
 #include "server.h"
 #include "watchdog.h"
 
@@ -36,6 +37,9 @@ struct pl_worker;
 struct pl_worker *pl_worker_new(int listen_fd, SSL_CTX *tls, bool is_simulator,
                                 void (*notify)(void *arg), void *arg, char *error,
                                 size_t error_size);
+/** Has it count its requests, and say how it is, as number `index` of `metrics`; both before it is
+ *  started. `metrics` is borrowed. */
+void pl_worker_measure(struct pl_worker *self, struct pl_metrics *metrics, size_t index);
 /** Starts the thread. Orders must have been given. */
 void pl_worker_start(struct pl_worker *self);
 /** What it shows of its policies' runs; lives as long as the worker. */
