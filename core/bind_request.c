@@ -390,7 +390,7 @@ static int set_deadline_ms(lua_State *L)
     return 0;
 }
 
-/* set_route(req, name, policy, refuses_floor): `policy` is kept by the caller */
+/* set_route(req, name, policy, refuses_floor, model_match): the texts are kept by the caller */
 static int set_route(lua_State *L)
 {
     struct pl_request *self = check(L, 1, REQUEST_CLASS);
@@ -400,6 +400,7 @@ static int set_route(lua_State *L)
     self->route = pl_xstrdup(name);
     self->policy = luaL_optstring(L, 3, NULL);
     self->refuses_floor = lua_toboolean(L, 4);
+    self->model_match = luaL_optstring(L, 5, NULL);
     return 0;
 }
 

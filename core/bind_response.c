@@ -169,10 +169,26 @@ static void make_class(lua_State *L, const char *name, lua_CFunction newindex)
     lua_setfield(L, -2, "__metatable");
 }
 
+/* classed(class): what the last answer's body says of it, which its status alone does not. */
+static int classed(lua_State *L)
+{
+    const struct pl_generation *generation = pl_bind_generation(L);
+    struct pl_request *self = generation->runtime ? generation->runtime->running : NULL;
+    size_t len;
+    const char *name = luaL_checklstring(L, 1, &len);
+    if (!self || self->trail_count == 0 || self->trail[self->trail_count - 1].status == 0)
+        return 0;
+    self->trail[self->trail_count - 1].class = pl_class_from_name((struct pl_str){name, len});
+    return 0;
+}
+
 void pl_bind_response(lua_State *L)
 {
     static const luaL_Reg functions[] = {
-        {"collect_begin", collect_begin}, {"collect_result", collect_result}, {NULL, NULL}};
+        {"collect_begin", collect_begin},
+        {"collect_result", collect_result},
+        {"classed", classed},
+        {NULL, NULL}};
     luaL_register(L, NULL, functions);
 
     make_class(L, HEADERS_CLASS, read_only);

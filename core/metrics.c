@@ -275,8 +275,11 @@ static enum pl_metrics_status status_class(int status)
                                          : PL_METRICS_STATUS_NONE;
 }
 
-static bool has_moved_on(const struct pl_record *record)
+/* A target of lower priority at the very first means that the better ones are out. */
+static bool falls_back(const struct pl_record *record)
 {
+    if (record->attempt_count > 0 && record->attempts[0].is_fallback)
+        return true;
     for (size_t i = 1; i < record->attempt_count; i++) {
         if (strcmp(record->attempts[i].target, record->attempts[0].target) != 0)
             return true;
@@ -286,14 +289,14 @@ static bool has_moved_on(const struct pl_record *record)
 
 static void count_retries(cell *route, const struct pl_record *record)
 {
+    if (falls_back(record))
+        add(&route[PL_METRICS_ROUTE_FALLBACKS], 1);
     if (record->attempt_count < 2)
         return;
     add(&route[PL_METRICS_ROUTE_RETRIES], record->attempt_count - 1);
     if (record->end == PL_END_COMPLETE &&
         record->attempts[record->attempt_count - 1].class == PL_CLASS_OK)
         add(&route[PL_METRICS_ROUTE_RETRY_SUCCESSES], 1);
-    if (has_moved_on(record))
-        add(&route[PL_METRICS_ROUTE_FALLBACKS], 1);
 }
 
 static void count_request(const struct counter *self)

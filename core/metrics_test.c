@@ -206,6 +206,18 @@ static void test_fallback(void **state)
     assert_line("perilune_attempt_connections_total{target=\"b\",reused=\"false\"} 0");
 }
 
+/* The first choice was out, so nothing was tried there. */
+static void test_fallback_at_once(void **state)
+{
+    (void)state;
+    struct pl_record_attempt attempt = attempt_of("b", 200, PL_CLASS_OK);
+    struct pl_record record = good_record(&attempt, 1);
+    attempt.is_fallback = true;
+    pl_metrics_add(metrics, 0, &record);
+    assert_line("perilune_retries_total{route=\"chat\"} 0");
+    assert_line("perilune_fallbacks_total{route=\"chat\"} 1");
+}
+
 static void test_retries_without_success(void **state)
 {
     (void)state;
@@ -512,6 +524,7 @@ int main(void)
         TEST(test_no_answer_at_all),
         TEST(test_retry_at_the_same_target),
         TEST(test_fallback),
+        TEST(test_fallback_at_once),
         TEST(test_retries_without_success),
         TEST(test_stream_times),
         TEST(test_times_that_are_not_known),

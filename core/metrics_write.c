@@ -165,7 +165,7 @@ static const struct {
      write_retry_successes},
     {"fallbacks_total",
      "counter",
-     "Requests that another target than their first one was tried for.",
+     "Requests that were not left to a target of the first choice.",
      PL_METRICS_ROUTE,
      {"route", NULL},
      write_fallbacks},

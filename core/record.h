@@ -76,6 +76,7 @@ struct pl_trace {
 struct pl_record_attempt {
     const char *target, *provider; /* names from the configuration */
     size_t target_index;           /* within the topology of the request's generation */
+    bool is_fallback;              /* the route has targets of a better priority */
     int status;                    /* 0: none */
     enum pl_class class;
     uint32_t start_ms;       /* since the request's start */

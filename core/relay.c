@@ -161,10 +161,12 @@ static const struct pl_headers *answer_headers(struct pl_request *self,
 /* A good answer's head goes out with its first event, or with what there is of its body. */
 static void count_first_token(struct pl_request *self, int status)
 {
-    if (self->first_token || status >= 300 || !self->generation->figures)
+    if (self->first_token || status >= 300)
         return;
     self->first_token = true;
-    pl_figures_first_token(self->generation->figures, pl_now_ms() - self->start_ms);
+    self->first_token_ms = (uint32_t)(pl_last_now_ms() - self->start_ms);
+    if (self->generation->figures)
+        pl_figures_first_token(self->generation->figures, self->first_token_ms);
 }
 
 static void pause_for_client(struct pl_request *self)
@@ -273,6 +275,7 @@ static void end_relay(struct pl_request *self, enum pl_failure failure)
     pl_log(PL_LOG_WARN, "request %s: answer of %s broke off: %s %s", self->id,
            response->target->name, pl_failure_name(failure), response->detail);
     self->trail[self->trail_count - 1].failure = failure;
+    self->trail[self->trail_count - 1].class = pl_request_class_of(failure);
     if (response->is_sse)
         write_error_event(self, failure);
     self->broken = true;
@@ -282,10 +285,7 @@ static void end_relay(struct pl_request *self, enum pl_failure failure)
 
 void pl_request_relay_done(struct pl_request *self, enum pl_failure failure)
 {
-    if (self->attempt) {
-        self->runtime->transport->cancel(self->attempt);
-        self->attempt = NULL;
-    }
+    pl_request_cancel_attempt(self);
     end_relay(self, failure);
     pl_request_wake(self, PL_WAIT_RELAY);
 }
@@ -328,7 +328,7 @@ bool pl_request_relay(struct pl_request *self)
     if (self->past_deadline && self->attempt) /* there is no timer left that would end it */
         pl_request_expire_answer(self);
     bool is_broken_error = response->status >= 400 && response->failure != PL_FAIL_NONE;
-    self->committed = true;
+    self->committed = self->relayed = true;
     self->status = response->status;
     response->intake = PL_INTAKE_RELAYING;
     count_first_token(self, response->status);
@@ -378,6 +378,7 @@ void pl_request_fail(struct pl_request *self, int status, const char *type, cons
                  json, type, code);
     free(json);
     assert(len > 0 && (size_t)len < sizeof(body));
+    self->failed = true;
     pl_headers_init(&headers);
     add_header(&headers, PL_STR("Content-Type"), PL_STR("application/json"));
     pl_request_respond(self, status, &headers, body, (size_t)len);

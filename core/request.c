@@ -39,6 +39,7 @@ static void request_free(struct pl_request *self)
 
 static void break_off(struct pl_request *self)
 {
+    self->killed = true;
     if (self->exchange)
         pl_request_abort(self, true);
     pl_request_end(self);
@@ -250,7 +251,6 @@ static void on_gone(void *arg)
     struct pl_request *self = arg;
     self->exchange = NULL;
     self->client_gone = true;
-    self->status = 499;
     assert(self->coroutine.state != PL_COROUTINE_RUNNING);
     pl_request_end(self);
 }
@@ -430,7 +430,10 @@ void pl_request_end(struct pl_request *self)
     struct pl_gauge *gauge = self->generation->topology->gauge;
     assert(!self->exchange);
     count_end(self);
+    if (self->attempt && !self->trail_is_open) /* it is given up before it told anything */
+        pl_request_abandon(self);
     pl_request_drop_answer(self);
+    pl_request_count(self);
     pl_request_leave_queue(self);
     if (self->retrying)
         pl_gauge_retry_end(gauge);
@@ -450,6 +453,8 @@ void pl_request_end(struct pl_request *self)
     self->refuses_floor = false;
     self->log_line_count = 0;
     self->policy_fault = PL_POLICY_FAULT_NONE;
+    self->failed = self->killed = self->relayed = false;
+    self->policy = self->model_match = NULL;
     self->give_up_code[0] = '\0';
     self->give_up_retry_ms = 0;
     self->wait = PL_WAIT_NONE;

@@ -12,6 +12,7 @@
  *   forward.c  the upstream's request
  *   send.c     one try: the upstream's request, and what its answer does before the commit
  *   relay.c    the commit: the answer to the client
+ *   request_record.c  what is told of it at its end
  */
 #ifndef PL_REQUEST_H
 #define PL_REQUEST_H
@@ -23,11 +24,13 @@
 #include "json.h"
 #include "metrics.h"
 #include "multipart.h"
+#include "record.h"
 #include "server.h"
 #include "sse.h"
 #include "target.h"
 #include "timer.h"
 #include "transport.h"
+#include "usage.h"
 #include "watchdog.h"
 #include <sys/queue.h>
 
@@ -61,7 +64,13 @@ struct pl_trail_entry {
     const struct pl_target *target;
     int status; /* 0: no answer, see failure */
     enum pl_failure failure;
-    uint32_t duration_ms;
+    uint32_t duration_ms; /* until it could be judged */
+    enum pl_class class;
+    uint32_t start_ms; /* since the request's start; from here on, since the try's */
+    uint32_t connect_ms, head_ms, first_token_ms; /* PL_UNKNOWN_MS: it did not come to that */
+    uint32_t total_ms;
+    uint64_t body_bytes;
+    bool reused;
 };
 
 /** The upstream's answer to the last try, as long as the next try has not dropped it. */
@@ -110,8 +119,9 @@ struct pl_request {
     struct pl_coroutine coroutine;
     enum pl_wait wait;
     char id[PL_REQUEST_ID_MAX + 1];
-    char *route;        /* for the log */
-    const char *policy; /* its name, a string of the VM; NULL before there is a route */
+    char *route;             /* for the log */
+    const char *policy;      /* its name, a string of the VM; NULL before there is a route */
+    const char *model_match; /* the route's pattern, the same; NULL: it has none */
 
     enum pl_body_kind body_kind;
     struct pl_str body;
@@ -137,6 +147,10 @@ struct pl_request {
     struct pl_response response;
     struct pl_trail_entry *trail; /* grown by need, up to PL_TRAIL_MAX */
     size_t trail_count, trail_cap;
+    struct pl_trail_entry attempt_so_far; /* what is known of the running try */
+    bool trail_is_open;                   /* the try of its last entry is still at work */
+    struct pl_usage_scan usage;           /* of the answer at hand, if `reads_usage` */
+    bool reads_usage;
 
     uint64_t start_ms, deadline_ms; /* deadline_ms 0: none */
     uint64_t route_deadline_ms;     /* as the route says, from the start on; 0: no route yet */
@@ -147,10 +161,14 @@ struct pl_request {
     bool past_deadline;
     char give_up_code[32];     /* why candidates gave none: "queue_full", ... ; "" otherwise */
     uint64_t give_up_retry_ms; /* and when to come again; 0: unknown */
-    int status;                /* of the answer; 499 when the client left */
+    int status;                /* of the answer; 0: none was begun */
     bool broken;               /* the answer began and was broken off here */
     bool floor;                /* the floor policy serves it */
-    bool first_token;          /* the first token of a good answer has gone to the client */
+    bool first_token;          /* the first token of a good answer has gone to the client ... */
+    uint32_t first_token_ms;   /* ... so long after the request's start */
+    bool relayed;              /* the answer is that of the last try */
+    bool failed;               /* it got an error of ours */
+    bool killed;               /* it was ended from outside */
     enum pl_policy_fault policy_fault; /* the first that its policy did, or NONE */
     uint32_t fault_ms;                 /* how long after the request's start that was */
     size_t fault_trail_index;          /* and after how many tries */
@@ -261,6 +279,10 @@ uint64_t pl_request_credential_tag(const struct pl_request *self,
 PL_NODISCARD int pl_request_send(struct pl_request *self, const struct pl_target *target);
 /** Ends the running try, if any, without a trace, and drops its answer. */
 void pl_request_drop_answer(struct pl_request *self);
+/** Ends the running try, if any; its entry in the trail says for how long it went on. */
+void pl_request_cancel_attempt(struct pl_request *self);
+/** Writes down the running try, of which nothing is known yet, as given up. */
+void pl_request_abandon(struct pl_request *self);
 /** Writes the try down as ended with that status or failure. */
 void pl_request_add_trail(struct pl_request *self, int status, enum pl_failure failure);
 /** Keeps bytes of the answer that cannot be passed on yet. */
@@ -271,6 +293,17 @@ void pl_request_expire_answer(struct pl_request *self);
 void pl_request_gate_timeout(struct pl_request *self);
 /** Reads the answer's body whole; true when it is there already, else wait for PL_WAIT_BODY. */
 bool pl_request_collect(struct pl_request *self);
+
+/* ---- request_record.c ---- */
+
+/** Tells the metrics of a request that ends. Its tries must have ended. */
+void pl_request_count(struct pl_request *self);
+/** The answer's body is to be looked through for token counts, if it is a good one. */
+void pl_request_read_usage(struct pl_request *self);
+/** What was read of an answer is forgotten. */
+void pl_request_forget_usage(struct pl_request *self);
+/** The outcome class of a failure, which is not NONE. */
+enum pl_class pl_request_class_of(enum pl_failure failure);
 
 /* ---- relay.c ---- */
 

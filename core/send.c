@@ -17,11 +17,36 @@ void pl_request_add_trail(struct pl_request *self, int status, enum pl_failure f
         self->trail_cap = self->trail_cap ? self->trail_cap * 2 : 4;
         self->trail = pl_xrealloc(self->trail, self->trail_cap * sizeof(*self->trail));
     }
-    self->trail[self->trail_count++] = (struct pl_trail_entry){
-        .target = self->attempt_target,
-        .status = status,
-        .failure = failure,
-        .duration_ms = (uint32_t)(pl_last_now_ms() - self->attempt_start_ms)};
+    struct pl_trail_entry *entry = &self->trail[self->trail_count++];
+    *entry = self->attempt_so_far;
+    entry->target = self->attempt_target;
+    entry->status = status;
+    entry->failure = failure;
+    entry->class =
+        failure != PL_FAIL_NONE ? pl_request_class_of(failure) : pl_class_of_status(status);
+    entry->start_ms = (uint32_t)(self->attempt_start_ms - self->start_ms);
+    entry->duration_ms = entry->total_ms = (uint32_t)(pl_last_now_ms() - self->attempt_start_ms);
+}
+
+/* What the attempt knows of itself, while it is there to be asked. */
+static void ask_attempt(struct pl_request *self)
+{
+    const struct pl_attempt_stats *stats = self->runtime->transport->stats(self->attempt);
+    struct pl_trail_entry *so_far = &self->attempt_so_far;
+    so_far->reused = stats->reused;
+    so_far->connect_ms = stats->reused || !stats->request_sent ? PL_UNKNOWN_MS : stats->connect_ms;
+    so_far->body_bytes = stats->body_bytes;
+}
+
+/* The try of the last entry is over, some time after it was judged. */
+static void close_trail(struct pl_request *self)
+{
+    if (!self->trail_is_open)
+        return;
+    struct pl_trail_entry *entry = &self->trail[self->trail_count - 1];
+    entry->total_ms = (uint32_t)(pl_last_now_ms() - self->attempt_start_ms);
+    entry->body_bytes = self->attempt_so_far.body_bytes;
+    self->trail_is_open = false;
 }
 
 /* ---- the answer ----------------------------------------------------------------------------- */
@@ -40,17 +65,20 @@ static void response_reset(struct pl_response *self)
     self->serial++;
 }
 
-static void cancel_attempt(struct pl_request *self)
+void pl_request_cancel_attempt(struct pl_request *self)
 {
-    if (self->attempt)
+    if (self->attempt) {
+        ask_attempt(self);
         self->runtime->transport->cancel(self->attempt);
+    }
+    close_trail(self);
     self->attempt = NULL;
     self->paused = false;
 }
 
 void pl_request_drop_answer(struct pl_request *self)
 {
-    cancel_attempt(self);
+    pl_request_cancel_attempt(self);
     pl_request_leave(self);
     response_reset(&self->response);
 }
@@ -69,6 +97,14 @@ static void fail_answer(struct pl_request *self, enum pl_failure failure, const 
     pl_request_wake(self, PL_WAIT_ANSWER);
 }
 
+void pl_request_abandon(struct pl_request *self)
+{
+    ask_attempt(self);
+    pl_request_add_trail(self, 0, PL_FAIL_NONE);
+    self->trail[self->trail_count - 1].class = PL_CLASS_NONE;
+    self->trail_is_open = true;
+}
+
 /* There is an answer to judge. */
 static void have_answer(struct pl_request *self)
 {
@@ -77,7 +113,13 @@ static void have_answer(struct pl_request *self)
         pl_timer_stop(&self->wait_timer);
         response->intake = PL_INTAKE_HELD;
     }
+    if (self->attempt)
+        ask_attempt(self);
     pl_request_add_trail(self, response->status, PL_FAIL_NONE);
+    self->trail_is_open = self->attempt != NULL;
+    if (response->is_sse)
+        self->trail[self->trail_count - 1].first_token_ms =
+            self->trail[self->trail_count - 1].duration_ms;
     pl_request_report_status(self, response->status,
                              self->trail[self->trail_count - 1].duration_ms);
     if (!self->attempt)
@@ -87,7 +129,7 @@ static void have_answer(struct pl_request *self)
 
 static void cancel_and_fail(struct pl_request *self, enum pl_failure failure, const char *detail)
 {
-    cancel_attempt(self);
+    pl_request_cancel_attempt(self);
     fail_answer(self, failure, detail);
 }
 
@@ -106,7 +148,7 @@ void pl_request_expire_answer(struct pl_request *self)
         cancel_and_fail(self, PL_FAIL_TIMEOUT_DEADLINE, detail);
         return;
     }
-    cancel_attempt(self);
+    pl_request_cancel_attempt(self);
     pl_request_leave(self);
     self->response.failure = PL_FAIL_TIMEOUT_DEADLINE;
     snprintf(self->response.detail, sizeof(self->response.detail), "%s", detail);
@@ -136,6 +178,8 @@ static void on_head(struct pl_attempt *attempt, void *arg)
     struct pl_response *response = &self->response;
     copy_head(response, self->runtime->transport->head(attempt));
     response->head_ms = (uint32_t)(pl_last_now_ms() - self->attempt_start_ms);
+    self->attempt_so_far.head_ms = response->head_ms;
+    pl_request_read_usage(self);
     bool good = response->status < 300;
     bool is_empty = response->framing == PL_FRAMING_NONE ||
                     (response->framing == PL_FRAMING_LENGTH && response->content_length_bytes == 0);
@@ -176,6 +220,8 @@ static void on_body(struct pl_attempt *attempt, const char *data, size_t len, vo
 {
     struct pl_request *self = arg;
     struct pl_response *response = &self->response;
+    if (self->reads_usage)
+        pl_usage_scan_feed(&self->usage, data, len);
     if (response->intake == PL_INTAKE_RELAYING) {
         pl_request_relay_bytes(self, data, len);
         return;
@@ -216,6 +262,8 @@ static void on_done(struct pl_attempt *attempt, enum pl_failure failure, void *a
     char detail[sizeof(response->detail)] = "";
     if (failure != PL_FAIL_NONE)
         snprintf(detail, sizeof(detail), "%s", self->runtime->transport->stats(attempt)->detail);
+    ask_attempt(self);
+    close_trail(self);
     self->attempt = NULL;
     if (!response->live) {
         fail_answer(self, failure, detail);
@@ -256,13 +304,16 @@ int pl_request_send(struct pl_request *self, const struct pl_target *target)
     if (self->trail_count >= PL_TRAIL_MAX)
         return PL_ERR_LIMIT;
     bool reserved = self->place.of == target && !self->place.reported && !self->place.good;
-    cancel_attempt(self);
+    pl_request_cancel_attempt(self);
     /* without a reservation the policy insists: it is let through whatever its health */
     if (!reserved)
         (void)pl_request_admit(self, target, true);
     response_reset(&self->response);
     self->attempt_target = self->response.target = target;
     self->attempt_start_ms = pl_last_now_ms();
+    self->attempt_so_far = (struct pl_trail_entry){
+        .connect_ms = PL_UNKNOWN_MS, .head_ms = PL_UNKNOWN_MS, .first_token_ms = PL_UNKNOWN_MS};
+    pl_request_forget_usage(self);
     if (pl_request_build(self, target, &request.piece_count) != PL_OK)
         return PL_ERR_SYNTAX;
     request.pieces = self->pieces;

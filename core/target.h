@@ -48,7 +48,7 @@ struct pl_target {
     size_t provider_index;
     char *model;      /* NULL: the client's model is kept */
     char *model_json; /* the same as a JSON string literal */
-    char *route; /* that it is a target of; those of one route lie together */
+    char *route;      /* that it is a target of; those of one route lie together */
     int priority;
     bool is_fallback; /* the route has targets of a better priority */
     double weight;

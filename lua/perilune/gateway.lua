@@ -145,7 +145,8 @@ local function make_served(deps)
     end
     served[position] = { name = entry.name, deadline_ms = entry.deadline_ms, object = object,
       policy = policy, policy_name = object.policy, floor = floor.new(object, deps.candidates),
-      refuses_floor = entry.on_policy_error == "fail" }
+      refuses_floor = entry.on_policy_error == "fail",
+      pattern_of = route.pattern_finder(entry.match and entry.match.model) }
   end
   return served
 end
@@ -186,7 +187,8 @@ function gateway.new(deps)
     if not index then return refuse_unrouted(req) end
     local chosen = served[index]
     if serves_floor and req.route then return chosen.floor(req) end
-    req:set_route(chosen.name, chosen.policy_name, chosen.refuses_floor)
+    req:set_route(chosen.name, chosen.policy_name, chosen.refuses_floor,
+      chosen.pattern_of(req.model))
     req:set_deadline_ms(chosen.deadline_ms)
     if not serves_floor then return chosen.policy(req, chosen.object) end
     if chosen.refuses_floor then return refuse_policy(req) end

@@ -43,6 +43,18 @@ local function candidates_deps(native)
   }
 end
 
+--- classify, which also tells the core what it has found, for log and metrics: that reads the
+-- bodies of errors, which the core does not. Of good answers the status says all.
+local function make_classify(native)
+  local tell = native.classed
+  if not tell then return classify.classify end
+  return function(res, err)
+    local class, status = classify.classify(res, err)
+    if status and class ~= "ok" then tell(class) end
+    return class, status
+  end
+end
+
 --- Builds the public module.
 -- @tparam table native now_ms(), now_wall_ms(), random([n]), sleep_ms(ms), current(),
 -- log(level, text), and of health what candidates_deps lists
@@ -53,7 +65,7 @@ local function new(native)
     candidates = candidates.new(candidates_deps(native)),
     --- The same route with other priorities, or with only some of its targets.
     ranked = ranked.new(),
-    classify = classify.classify,
+    classify = make_classify(native),
     --- Waits; the text has a unit: "100ms", "1.5s".
     sleep = make_sleep(native),
     --- Milliseconds of a clock that never goes back.

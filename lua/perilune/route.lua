@@ -161,6 +161,27 @@ function route.match(matcher, model, path, method, headers)
   return looked_up
 end
 
+--- What the model of a request that a route has matched is called where there must not be any
+-- number of names: the pattern that it matches.
+-- @param model the route's condition: a pattern, a list of them, or nil
+-- @treturn function find(model) -> one of the patterns, the first that matches; nil without any
+function route.pattern_finder(model)
+  local patterns = patterns_of(model)
+  if #patterns <= 1 then
+    return function() return patterns[1] end
+  end
+  local compiled = {}
+  for position, pattern in ipairs(patterns) do
+    compiled[position] = compile_route(position, { model = pattern })
+  end
+  return function(asked)
+    for position = 1, #compiled do
+      if model_matches(compiled[position], asked) then return patterns[position] end
+    end
+    return nil
+  end
+end
+
 local function append_new(list, seen, name)
   if seen[name] then return end
   seen[name] = true

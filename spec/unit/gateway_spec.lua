@@ -217,6 +217,13 @@ describe("perilune.gateway", function()
       assert.equal("route \"x\": there is no policy \"missing\"", detail)
     end)
 
+    it("says under which route, policy and pattern a request goes on", function()
+      local handle, seen = make(ROUTES)
+      ask(handle, "POST", "/v1/chat/completions", { model = "gpt-99" })
+      local req = seen[1].req
+      assert.same({ "wild", "record", "gpt-*" }, { req.route_name, req.policy_name, req.pattern })
+    end)
+
     it("uses fallback when a route names no policy", function()
       local called = 0
       local config = config_of { {} }

@@ -77,6 +77,17 @@ describe("perilune", function()
   it("classifies, and gives random numbers", function()
     local gw = make()
     assert.same({ "overloaded", 503 }, { gw.classify(support.res(503)) })
+  end)
+
+  it("tells the core what the body of an answer has said", function()
+    local world = { clock = support.clock(), random = support.random(1), log = {} }
+    local native, told = support.native(world), {}
+    native.classed = function(class) told[#told + 1] = class end
+    local gw = support.public_module(native)
+    assert.same({ "ok", 200 }, { gw.classify(support.res(200)) })
+    assert.same({ "connect" }, { gw.classify(nil, { class = "connect" }) })
+    assert.same({ "overloaded", 503 }, { gw.classify(support.res(503)) })
+    assert.same({ "overloaded" }, told)
     for _ = 1, 100 do
       local unit, die = gw.random(), gw.random(6)
       assert.is_true(unit >= 0 and unit < 1)

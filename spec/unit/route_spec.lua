@@ -159,6 +159,18 @@ describe("route.match", function()
     end
   end)
 
+  it("names the pattern that a model has matched", function()
+    local find = route.pattern_finder({ "gpt-4", "gpt-*", "*-mini", "gpt-5" })
+    assert.are.equal("gpt-4", find("gpt-4"))
+    assert.are.equal("gpt-*", find("gpt-5")) -- the first that matches
+    assert.are.equal("*-mini", find("phi-mini"))
+    assert.is_nil(find("phi"))
+    assert.is_nil(find(nil))
+    assert.are.equal("*", route.pattern_finder({ "a", "*" })(nil))
+    assert.are.equal("gpt-*", route.pattern_finder("gpt-*")("gpt-4"))
+    assert.is_nil(route.pattern_finder(nil)("gpt-4"))
+  end)
+
   it("allocates nothing", function()
     local match = route.match
     local compiled = route.compile {

@@ -142,7 +142,9 @@ function Request:set_deadline_ms(ms)
   self.deadline_at_ms = self.clock.ms + ms
 end
 
-function Request:set_route(name) self.route_name, self.route = name, name end
+function Request:set_route(name, policy, _, pattern)
+  self.route_name, self.route, self.policy_name, self.pattern = name, name, policy, pattern
+end
 
 function Request:log(text) table.insert(self.lines, text) end
 
