@@ -15,7 +15,7 @@ return {
       retry = { attempts = 3, per_priority = 1, backoff = { base = "0ms", floor = "0ms" } },
       targets = { { provider = "one", priority = 0 }, { provider = "two", priority = 1 } } },
     { name = "broken", match = { model = "boom" }, policy = "broken",
-      targets = { { provider = "one" } } },
+      targets = { { provider = "two" } } },
   },
 }
 ]]
@@ -172,7 +172,7 @@ describe("GET /metrics", function()
     connection:reset()
     assert.equal(404, gw:chat({ model = "the client's own \"words\"" }).status)
     assert.equal(400, gw:request({ path = "/v1/chat/completions", body = "{" }).status)
-    gw:chat({ model = "boom" })
+    assert.equal(200, gw:chat({ model = "boom" }).status)
     scrape_after(gw, 4)
     local seen, text = scrape(gw)
     local requests = seen.perilune_requests_total
@@ -181,6 +181,7 @@ describe("GET /metrics", function()
     assert.equal(1, requests:sum({ route = "broken", model = "boom" }))
     assert.equal(1, seen.perilune_attempts_total:sum({ class = "abandoned" }))
     assert.equal(1, seen.perilune_policy_errors_total:sum({ policy = "broken", kind = "error" }))
+    assert.equal(1, seen.perilune_policy_floor_total:sum({ policy = "broken" }))
     assert.is_nil(text:find("words", 1, true))
   end)
 
@@ -214,9 +215,10 @@ describe("GET /metrics", function()
     assert.equal(0, seen.perilune_target_state:sum({ target = "one", state = "closed" }))
     assert.equal(1, seen.perilune_ejections_total:sum({ target = "one", reason = "operator" }))
     assert.equal(1, seen.perilune_route_targets:sum({ route = "list", state = "out" }))
-    assert.equal(0, seen.perilune_route_targets:sum({ route = "broken", state = "fit" }))
+    assert.equal(1, seen.perilune_route_targets:sum({ route = "broken", state = "fit" }))
     gw:chat({ model = "gpt-4" })
     seen = scrape_after(gw, 1)
+    assert.equal(1, seen.perilune_attempts_total:sum({ target = "two" }))
     assert.equal(0, seen.perilune_retries_total:sum())
     assert.equal(1, seen.perilune_fallbacks_total:sum({ route = "list" }))
   end)
