@@ -376,6 +376,30 @@ static void feed_line(struct pl_usage_scan *self, const char *data, size_t len)
         feed_json(self, data + at, len - at);
 }
 
+/* Whether `"usage"` stands there with a value other than null, which many send in every event. */
+static bool mentions_usage(const char *line, size_t len)
+{
+    static const char wanted[] = "\"usage\"";
+    const char *end = line + len, *at = line;
+    while ((at = memmem(at, (size_t)(end - at), wanted, sizeof(wanted) - 1))) {
+        at += sizeof(wanted) - 1;
+        while (at < end && (*at == ':' || *at == ' '))
+            at++;
+        if (at == end || *at != 'n')
+            return true;
+    }
+    return false;
+}
+
+/* Whether a whole line, of an event of its own, can be passed over: most events of a stream are a
+ * word each, with nothing in them that is wanted. */
+static bool is_dull(const struct pl_usage_scan *self, const char *line, size_t len)
+{
+    return self->model && self->model[0] && self->line_is_new && self->line_state == LINE_START &&
+           self->state == BETWEEN && self->depth == 0 && !self->capture && len > 0 &&
+           line[len - 1] == '}' && !mentions_usage(line, len);
+}
+
 static void feed_sse(struct pl_usage_scan *self, const char *data, size_t len)
 {
     size_t at = 0;
@@ -387,7 +411,10 @@ static void feed_sse(struct pl_usage_scan *self, const char *data, size_t len)
             continue;
         }
         size_t part = line_length(data + at, len - at);
-        feed_line(self, data + at, part);
+        if (at + part < len && is_dull(self, data + at, part))
+            self->line_is_new = false;
+        else
+            feed_line(self, data + at, part);
         at += part;
         if (at < len) {
             self->last_was_cr = data[at] == '\r';

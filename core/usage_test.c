@@ -81,6 +81,17 @@ static void test_a_stream(void **state)
            "gpt-4", 3, 4, -1, -1);
 }
 
+/* Azure's first event is about the prompt and names no model. */
+static void test_a_model_that_is_told_late(void **state)
+{
+    (void)state;
+    expect(true,
+           "data: {\"id\":\"\",\"model\":\"\",\"choices\":[]}\n\n"
+           "data: {\"id\":\"x\"," NAMES ",\"choices\":[]}\n\n"
+           "data: {\"choices\":[],\"usage\" : {\"prompt_tokens\":3}}\n\n",
+           "gpt-4", 3, -1, -1, -1);
+}
+
 static void test_anthropic_messages(void **state)
 {
     (void)state;
@@ -181,6 +192,7 @@ int main(void)
         cmocka_unit_test(test_a_chat_completion),
         cmocka_unit_test(test_with_white_space),
         cmocka_unit_test(test_a_stream),
+        cmocka_unit_test(test_a_model_that_is_told_late),
         cmocka_unit_test(test_anthropic_messages),
         cmocka_unit_test(test_responses),
         cmocka_unit_test(test_what_a_model_writes_is_not_usage),
