@@ -298,6 +298,8 @@ bool pl_request_collect(struct pl_request *self);
 
 /** Tells the metrics of a request that ends. Its tries must have ended. */
 void pl_request_count(struct pl_request *self);
+/** The server has refused what came in place of a request. `runtime` is the worker's. */
+void pl_request_refused(int status, const char *reason, void *runtime);
 /** The answer's body is to be looked through for token counts, if it is a good one. */
 void pl_request_read_usage(struct pl_request *self);
 /** What was read of an answer is forgotten. */

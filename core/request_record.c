@@ -114,3 +114,20 @@ void pl_request_count(struct pl_request *self)
     pl_metrics_add(self->runtime->metrics, self->runtime->worker_index, &record);
     pl_request_forget_usage(self);
 }
+
+void pl_request_refused(int status, const char *reason, void *runtime)
+{
+    const struct pl_runtime *self = runtime;
+    struct pl_record record = {
+        .status = status,
+        .end = PL_END_REFUSED,
+        .reason = reason,
+        .first_token_ms = PL_UNKNOWN_MS,
+        .input_tokens = -1,
+        .output_tokens = -1,
+        .cached_tokens = -1,
+        .reasoning_tokens = -1,
+    };
+    if (self->metrics)
+        pl_metrics_add(self->metrics, self->worker_index, &record);
+}

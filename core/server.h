@@ -34,6 +34,9 @@ struct pl_server;
 struct pl_server_ops {
     /** A whole request. Called from the loop; may answer at once. */
     void (*on_request)(struct pl_exchange *exchange, void *arg);
+    /** What came is no request, or too much, or too slow; it is answered here with that status.
+     *  May be NULL. */
+    void (*on_refused)(int status, const char *reason, void *arg);
 };
 
 /** Listens on `fd` (already listening, non-blocking), which it takes. `tls` may be NULL. */

@@ -80,6 +80,8 @@ void pl_server_refuse(struct connection *self, int status, const char *reason)
     if (self->exchange)
         pl_server_release_exchange(self->exchange, self->server);
     pl_server_socket_listen(self, false);
+    if (self->server->ops.on_refused)
+        self->server->ops.on_refused(status, reason, self->server->arg);
     pl_server_try_flush(self);
 }
 

@@ -696,7 +696,7 @@ static void test_large_replies(void **state)
 static void test_two_servers(void **state)
 {
     (void)state;
-    static const struct pl_server_ops OPS = {on_served_request};
+    static const struct pl_server_ops OPS = {.on_request = on_served_request};
     struct net net, other;
     struct client client;
     char error[256];

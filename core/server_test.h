@@ -101,7 +101,7 @@ static const struct pl_server_limits PATIENT = {.message = {.request_line_bytes 
 static void net_init_with(struct net *self, const struct pl_server_limits *limits, SSL_CTX *tls,
                           void (*answer)(struct served *))
 {
-    static const struct pl_server_ops OPS = {on_served_request};
+    static const struct pl_server_ops OPS = {.on_request = on_served_request};
     char error[256] = "";
     memset(self, 0, sizeof(*self));
     signal(SIGPIPE, SIG_IGN);

@@ -227,7 +227,8 @@ static void on_retire(evutil_socket_t fd, short what, void *arg)
 
 static void *run(void *arg)
 {
-    static const struct pl_server_ops ops = {.on_request = pl_request_begin};
+    static const struct pl_server_ops ops = {.on_request = pl_request_begin,
+                                             .on_refused = pl_request_refused};
     struct pl_worker *self = arg;
     self->server = pl_server_new(self->base, self->listen_fd, self->tls, &self->orders.limits, &ops,
                                  &self->runtime);
