@@ -38,8 +38,8 @@ return {
     --},
   },
 
-  -- /healthz, /readyz and /admin/targets: the health of targets, to eject and to restore them. A
-  -- token is required when other machines can reach the address.
+  -- /healthz, /readyz, /metrics, and /admin/targets: the health of targets, to eject and to restore
+  -- them. A token is required when other machines can reach the address.
   admin = {
     address = "127.0.0.1:9901",
     --token = env "PERILUNE_ADMIN_TOKEN",
