@@ -184,11 +184,10 @@ static int classed(lua_State *L)
 
 void pl_bind_response(lua_State *L)
 {
-    static const luaL_Reg functions[] = {
-        {"collect_begin", collect_begin},
-        {"collect_result", collect_result},
-        {"classed", classed},
-        {NULL, NULL}};
+    static const luaL_Reg functions[] = {{"collect_begin", collect_begin},
+                                         {"collect_result", collect_result},
+                                         {"classed", classed},
+                                         {NULL, NULL}};
     luaL_register(L, NULL, functions);
 
     make_class(L, HEADERS_CLASS, read_only);
