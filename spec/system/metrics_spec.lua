@@ -240,6 +240,38 @@ describe("GET /metrics", function()
     assert.equal(2, seen.perilune_attempts_total:sum({ target = "one", class = "ok" }))
   end)
 
+  it("writes a long text in pieces, also for readers that are slow or leave", function()
+    local up = support.answering(good)
+    local gw = support.gateway({ config = ([[
+      local targets, routes = {}, {}
+      for number = 1, 60 do
+        routes[number] = { match = { model = "model-" .. number },
+          targets = { { provider = "one", model = ("m"):rep(200) .. number } } }
+      end
+      return { providers = { one = { url = "%s/v1" } }, routes = routes }
+    ]]):format(up.url) })
+    for number = 1, 60 do
+      assert.equal(200, gw:chat({ model = "model-" .. number }).status)
+    end
+    scrape_after(gw, 60)
+    local fields = { path = "/metrics", headers = { Host = "localhost" } }
+    local slow, leaver = support.connect(gw.admin_port), support.connect(gw.admin_port)
+    slow:send(fields)
+    leaver:send(fields)
+    local head = slow:read_head()
+    assert.equal("chunked", head.headers["transfer-encoding"])
+    leaver:read_head()
+    leaver:reset()
+    local families, whole = scrape(gw) -- while the slow one has not read on
+    assert.is_true(#whole > 400000)
+    assert.equal(60, #families.perilune_attempts_total:values("target"))
+    local text = head:read_body()
+    assert.equal("complete", head.ended)
+    assert.equal(60, exposition.parse(text).families.perilune_attempts_total:sum())
+    local old = support.request({ to = gw.admin_port, raw = "GET /metrics HTTP/1.0\r\n\r\n" })
+    assert.equal(60, exposition.parse(old.body).families.perilune_attempts_total:sum())
+  end)
+
   it("says how the workers are", function()
     local gw = start({ good, good }, { workers = 1 })
     local connection = support.connect(gw)
