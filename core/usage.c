@@ -7,7 +7,6 @@
  * event sets everything back, so that one broken event does not hide the next.
  */
 #include "usage.h"
-#include "json.h"
 #include <stdlib.h>
 #include <string.h>
 
@@ -41,64 +40,64 @@ void pl_usage_scan_deinit(struct pl_usage_scan *self)
 
 /* ---- a usage object -------------------------------------------------------------------------- */
 
-static int64_t to_count(struct pl_str text)
+/* Where a count of that name goes; NULL when it is none of ours. The names are told apart whatever
+ * they stand in: those of the details occur in no other place. */
+static int64_t *count_named(struct pl_usage *self, struct pl_str name)
 {
-    int64_t number = 0;
-    if (text.len == 0 || text.len > 15)
-        return -1;
-    for (size_t i = 0; i < text.len; i++) {
-        if (text.data[i] < '0' || text.data[i] > '9')
-            return -1;
-        number = number * 10 + (text.data[i] - '0');
+    const struct {
+        struct pl_str name;
+        int64_t *count;
+    } counts[] = {{PL_STR("prompt_tokens"), &self->input_tokens},
+                  {PL_STR("completion_tokens"), &self->output_tokens},
+                  {PL_STR("input_tokens"), &self->input_tokens},
+                  {PL_STR("output_tokens"), &self->output_tokens},
+                  {PL_STR("cached_tokens"), &self->cached_tokens},
+                  {PL_STR("cache_read_input_tokens"), &self->cached_tokens},
+                  {PL_STR("reasoning_tokens"), &self->reasoning_tokens}};
+    for (size_t i = 0; i < PL_COUNT(counts); i++) {
+        if (pl_str_equal(counts[i].name, name))
+            return counts[i].count;
     }
-    return number;
+    return NULL;
 }
 
-static struct pl_str value_of(const struct pl_json *json, const char *key)
+static const char *skip_space(const char *at, const char *end)
 {
-    const struct pl_json_member *member = pl_json_find(json, pl_str_of(key));
-    if (!member)
-        return PL_STR("");
-    return (struct pl_str){json->text + member->value_start, member->value_len};
+    while (at < end && (*at == ' ' || *at == '\n' || *at == '\r' || *at == '\t'))
+        at++;
+    return at;
 }
 
-/* Takes over a count, where it is one. */
-static void take_count(const struct pl_json *json, const char *key, int64_t *out)
+/* Reads a whole number that is a value of its own; -1 when there is none. */
+static int64_t read_count(const char *at, const char *end)
 {
-    int64_t count = to_count(value_of(json, key));
-    if (count >= 0)
-        *out = count;
+    const char *start = at;
+    int64_t number = 0;
+    while (at < end && *at >= '0' && *at <= '9' && at - start < 16)
+        number = number * 10 + (*at++ - '0');
+    bool is_whole = at > start && at - start < 16 && at < end;
+    at = skip_space(at, end);
+    return is_whole && at < end && (*at == ',' || *at == '}') ? number : -1;
 }
 
-/* As take_count, of a member of a member. */
-static void take_detail(const struct pl_json *json, const char *key, const char *inner_key,
-                        int64_t *out)
-{
-    struct pl_str text = value_of(json, key);
-    struct pl_json inner;
-    pl_json_init(&inner);
-    if (text.len > 0 && pl_json_scan(&inner, text.data, text.len) == PL_OK)
-        take_count(&inner, inner_key, out);
-    pl_json_deinit(&inner);
-}
-
+/* Takes over the counts of an object's text, whose brackets and strings match. */
 static void read_usage(struct pl_usage *self, const char *text, size_t len)
 {
-    struct pl_json json;
-    pl_json_init(&json);
-    if (pl_json_scan(&json, text, len) == PL_OK) {
-        take_count(&json, "prompt_tokens", &self->input_tokens);
-        take_count(&json, "completion_tokens", &self->output_tokens);
-        take_count(&json, "input_tokens", &self->input_tokens);
-        take_count(&json, "output_tokens", &self->output_tokens);
-        take_count(&json, "cache_read_input_tokens", &self->cached_tokens);
-        take_detail(&json, "prompt_tokens_details", "cached_tokens", &self->cached_tokens);
-        take_detail(&json, "input_tokens_details", "cached_tokens", &self->cached_tokens);
-        take_detail(&json, "completion_tokens_details", "reasoning_tokens",
-                    &self->reasoning_tokens);
-        take_detail(&json, "output_tokens_details", "reasoning_tokens", &self->reasoning_tokens);
+    const char *at = text, *end = text + len;
+    while ((at = memchr(at, '"', (size_t)(end - at)))) {
+        const char *name = at + 1;
+        const char *quote = memchr(name, '"', (size_t)(end - name));
+        if (!quote)
+            return;
+        at = skip_space(quote + 1, end);
+        if (at == end || *at != ':')
+            continue;
+        int64_t count = read_count(skip_space(at + 1, end), end);
+        int64_t *known =
+            count < 0 ? NULL : count_named(self, (struct pl_str){name, (size_t)(quote - name)});
+        if (known)
+            *known = count;
     }
-    pl_json_deinit(&json);
 }
 
 /* ---- captures: a usage object, a model's name ------------------------------------------------ */
@@ -284,22 +283,25 @@ static size_t take_string(struct pl_usage_scan *self, const char *data, size_t l
         self->escaped = true;
         quote = NULL;
     }
-    keep_string(self, data, part);
+    if (self->state != IN_STRING)
+        keep_string(self, data, part);
     if (!quote)
         return part;
-    end_string(self);
+    if (self->state == IN_STRING)
+        self->state = BETWEEN;
+    else
+        end_string(self);
     return part + 1;
 }
 
-/* Takes bytes outside of strings up to one that means something, and that one; how many. Numbers,
- * as in an embedding, are most of these. */
+/* Takes a byte outside of strings that is of interest, and those before it that are not; how many.
+ */
 static size_t take_between(struct pl_usage_scan *self, const char *data, size_t len)
 {
     static const bool means[256] = {['"'] = true, ['{'] = true, ['['] = true, ['}'] = true,
                                     [']'] = true, [':'] = true, [','] = true};
     size_t at = 0;
-    while (at < len &&
-           (!means[(uint8_t)data[at]] || (data[at] == ',' && self->depth > INSIDE_DEPTH)))
+    while (at < len && !means[(uint8_t)data[at]])
         at++;
     if (at == len)
         return len;
@@ -307,20 +309,62 @@ static size_t take_between(struct pl_usage_scan *self, const char *data, size_t 
     return at + 1;
 }
 
+/* How deep the objects are whose members are looked at, or kept. */
+static uint16_t floor_depth(const struct pl_usage_scan *self)
+{
+    if (self->capture)
+        return self->capture_depth;
+    return self->within ? INSIDE_DEPTH : 1;
+}
+
+/* Takes what lies deeper than is of interest, up to the bracket that ends it, or all; how many.
+ * Most of an answer is that. */
+static size_t take_deep(struct pl_usage_scan *self, const char *data, size_t len)
+{
+    static const int8_t bracket[256] = {['{'] = 1, ['['] = 1, ['}'] = -1, [']'] = -1, ['"'] = 2};
+    uint16_t floor = floor_depth(self), depth = self->depth;
+    size_t at = 0;
+    while (depth > floor && depth <= DEPTH_MAX) {
+        while (at < len && bracket[(uint8_t)data[at]] == 0)
+            at++;
+        if (at == len)
+            break;
+        int8_t kind = bracket[(uint8_t)data[at++]];
+        if (kind < 2) {
+            depth = (uint16_t)(depth + kind);
+            continue;
+        }
+        self->state = IN_STRING;
+        while (at < len && self->state == IN_STRING)
+            at += take_string(self, data + at, len - at);
+    }
+    self->depth = depth;
+    if (depth > DEPTH_MAX)
+        reset(self);
+    if (self->depth < INSIDE_DEPTH)
+        self->within = 0;
+    return at;
+}
+
+static size_t take_json(struct pl_usage_scan *self, const char *data, size_t len)
+{
+    if (self->state != BETWEEN)
+        return take_string(self, data, len);
+    if (self->depth > floor_depth(self))
+        return take_deep(self, data, len);
+    return take_between(self, data, len);
+}
+
 /* Takes JSON bytes. */
 static void feed_json(struct pl_usage_scan *self, const char *data, size_t len)
 {
     size_t at = 0;
     while (at < len) {
-        bool is_usage = self->state != IN_MODEL;
-        size_t part = self->state == BETWEEN ? take_between(self, data + at, len - at)
-                                             : take_string(self, data + at, len - at);
-        is_usage = is_usage && self->state != IN_MODEL && self->capture;
-        if (is_usage && self->capture_len == 0)
-            keep(self, data + at + part - 1, 1, PL_USAGE_OBJECT_MAX_BYTES); /* its first bracket */
-        else if (is_usage)
+        bool is_usage = self->capture && self->state != IN_MODEL;
+        size_t part = take_json(self, data + at, len - at);
+        if (is_usage)
             keep(self, data + at, part, PL_USAGE_OBJECT_MAX_BYTES);
-        if (self->capture && is_usage && self->state == BETWEEN &&
+        if (is_usage && self->capture && self->state == BETWEEN &&
             self->depth == self->capture_depth)
             end_usage(self);
         at += part;
