@@ -268,6 +268,10 @@ void pl_request_report_failure(struct pl_request *self, enum pl_failure failure)
 /** Lays out the upstream's request in `pieces`. */
 PL_NODISCARD int pl_request_build(struct pl_request *self, const struct pl_target *target,
                                   size_t *out_count);
+/** The edits that a target asks for, its model last, into room for edit_count + 1. */
+size_t pl_forward_edits(const struct pl_target *target, struct pl_json_edit *edits);
+/** What follows the base path of a provider: "/v1" is the gateway's own. */
+struct pl_str pl_forward_path(struct pl_str path);
 /** Passed-through credentials of different clients must not share a connection. */
 uint64_t pl_request_credential_tag(const struct pl_request *self,
                                    const struct pl_provider *provider);

@@ -7,6 +7,7 @@
 
 #include "base.h"
 #include "generation.h"
+#include "jobs.h"
 #include "metrics.h"
 #include "server.h"
 #include "watchdog.h"
@@ -15,6 +16,7 @@ enum pl_mail {
     PL_MAIL_DRAIN = 1,  /* stop accepting, finish what is in flight, then end */
     PL_MAIL_STOP = 2,   /* end now */
     PL_MAIL_ORDERS = 4, /* see pl_worker_order */
+    PL_MAIL_JOBS = 8,   /* see pl_worker_ask */
 };
 
 /** What is in force from now on. */
@@ -51,6 +53,9 @@ void pl_worker_mail(struct pl_worker *self, enum pl_mail mail);
 void pl_worker_order(struct pl_worker *self, const struct pl_worker_orders *orders);
 /** Whether the last orders are in force. Main thread only. */
 bool pl_worker_is_settled(const struct pl_worker *self);
+/** Has the worker run a job, whose context is its struct pl_runtime. False when the worker has
+ * ended or was not started: then it will not run. Main thread only. */
+PL_NODISCARD bool pl_worker_ask(struct pl_worker *self, struct pl_job *job);
 /** Waits for the thread's end. Any thread; mail may still be sent meanwhile. */
 void pl_worker_join(struct pl_worker *self);
 /** Frees one that was joined or never started; generations are left to their owner. NULL is let
