@@ -147,6 +147,8 @@ static int start_workers(struct process *self)
         }
         if (self->metrics)
             pl_worker_measure(self->workers[i], self->metrics, (size_t)i);
+        if (config->recent_count > 0)
+            pl_worker_keep(self->workers[i], self->recent);
         pl_reload_add_worker(self->reload, self->workers[i]);
     }
     self->listen_port = port;

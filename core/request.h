@@ -24,7 +24,9 @@
 #include "json.h"
 #include "metrics.h"
 #include "multipart.h"
+#include "recent.h"
 #include "record.h"
+#include "record_text.h"
 #include "server.h"
 #include "sse.h"
 #include "target.h"
@@ -192,13 +194,15 @@ struct pl_runtime {
     struct event *retire_event;            /* the owner's: a retired one may be idle now */
     struct pl_request_list active, spare;
     size_t active_count;
-    struct pl_metrics *metrics;       /* where ended requests are counted, or NULL ... */
-    size_t worker_index;              /* ... and as whose */
-    bool is_simulator;                /* bodies are its own to check, answers its own to label */
-    struct pl_request *running;       /* whose policy runs right now */
-    struct pl_watch *watch;           /* where that is shown; NULL where nobody watches */
-    struct pl_headers scratch;        /* of the answer being begun */
-    struct pl_headers policy_headers; /* as a policy gives them */
+    struct pl_metrics *metrics;        /* where ended requests are counted, or NULL ... */
+    size_t worker_index;               /* ... and as whose */
+    struct pl_recent *recent;          /* where they are kept for a while, or NULL */
+    struct pl_record_text record_text; /* the one at hand */
+    bool is_simulator;                 /* bodies are its own to check, answers its own to label */
+    struct pl_request *running;        /* whose policy runs right now */
+    struct pl_watch *watch;            /* where that is shown; NULL where nobody watches */
+    struct pl_headers scratch;         /* of the answer being begun */
+    struct pl_headers policy_headers;  /* as a policy gives them */
 };
 
 /** Readies the runtime, which has no generation yet, for the network. Where requests are played

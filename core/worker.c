@@ -257,6 +257,11 @@ void pl_worker_measure(struct pl_worker *self, struct pl_metrics *metrics, size_
     pl_worker_levels_init(&self->levels, &self->runtime);
 }
 
+void pl_worker_keep(struct pl_worker *self, struct pl_recent *recent)
+{
+    self->runtime.recent = recent;
+}
+
 void pl_worker_start(struct pl_worker *self)
 {
     pthread_attr_t attributes;

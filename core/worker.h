@@ -9,6 +9,7 @@
 #include "generation.h"
 #include "jobs.h"
 #include "metrics.h"
+#include "recent.h"
 #include "server.h"
 #include "watchdog.h"
 
@@ -42,6 +43,8 @@ struct pl_worker *pl_worker_new(int listen_fd, SSL_CTX *tls, bool is_simulator,
 /** Has it count its requests, and say how it is, as number `index` of `metrics`; both before it is
  *  started. `metrics` is borrowed. */
 void pl_worker_measure(struct pl_worker *self, struct pl_metrics *metrics, size_t index);
+/** Has it keep its ended requests in `recent`; after pl_worker_measure. `recent` is borrowed. */
+void pl_worker_keep(struct pl_worker *self, struct pl_recent *recent);
 /** Starts the thread. Orders must have been given. */
 void pl_worker_start(struct pl_worker *self);
 /** What it shows of its policies' runs; lives as long as the worker. */
