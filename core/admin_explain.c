@@ -13,7 +13,7 @@
 #include <string.h>
 
 static const struct pl_vm_limits explain_limits = {.memory_bytes = 64u * 1024 * 1024,
-                                                   .burst_us = 500 * 1000};
+                                                   .burst_us = 2000 * 1000};
 
 /* What is asked about, and the answer. */
 struct question {

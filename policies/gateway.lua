@@ -39,8 +39,8 @@ return {
   },
 
   -- The operators' listener: the dashboard at http://127.0.0.1:9901/, /healthz, /readyz, /metrics,
-  -- /admin/... A token is required when other machines can reach the address. Instead of an address,
-  -- a unix socket that this user alone may open: "unix:/run/perilune.sock".
+  -- /admin/... A token is required when other machines can reach the address. Instead of it, a unix
+  -- socket that this user alone may open: "unix:/run/perilune.sock".
   admin = {
     address = "127.0.0.1:9901",
     --token = env "PERILUNE_ADMIN_TOKEN",

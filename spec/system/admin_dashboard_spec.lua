@@ -1,5 +1,5 @@
---- The dashboard: what its files are allowed to do, and the page itself in a headless Chromium, when
--- there is one. And the admin listener on a unix socket.
+--- The dashboard: what its files are allowed to do, and the page itself in a headless Chromium,
+-- when there is one. And the admin listener on a unix socket.
 
 local support = require "support"
 
@@ -46,7 +46,8 @@ describe("the dashboard", function()
 
   it("is one page that may load its own two files and nothing else", function()
     local gw = start('token = "t0ken"')
-    local types = { ["/"] = "text/html; charset=utf-8", ["/dashboard.css"] = "text/css; charset=utf-8",
+    local types = { ["/"] = "text/html; charset=utf-8",
+      ["/dashboard.css"] = "text/css; charset=utf-8",
       ["/dashboard.js"] = "text/javascript; charset=utf-8" }
     for path, content_type in pairs(types) do
       local answer = gw:admin { path = path }
@@ -66,8 +67,8 @@ describe("the dashboard", function()
     local html, script = gw:admin({ path = "/" }).body, gw:admin({ path = "/dashboard.js" }).body
     assert.falsy(html:find("%son%a+="))
     assert.falsy(html:find("<style", 1, true) or html:find("style=", 1, true))
-    for _, word in ipairs { "innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval(",
-      "localStorage" } do
+    for _, word in ipairs { "innerHTML", "outerHTML", "insertAdjacentHTML", "document.write",
+      "eval(", "localStorage" } do
       assert.falsy(script:find(word, 1, true), word)
     end
     assert.equal(401, gw:admin({ path = "/admin/summary" }).status)
@@ -80,7 +81,9 @@ describe("the dashboard", function()
       return
     end
     local gw = start()
-    for _ = 1, 3 do assert.equal(200, gw:chat({ model = "<img src=x onerror=alert(1)>" }).status) end
+    for _ = 1, 3 do
+      assert.equal(200, gw:chat({ model = "<img src=x onerror=alert(1)>" }).status)
+    end
     gw:admin { path = "/admin/targets/eject?target=west&for=10m", method = "POST" }
     support.wait_until("the rates", function()
       return gw:admin({ path = "/admin/summary" }):json().last_minute.succeeded == 3
@@ -157,8 +160,9 @@ describe("the admin listener on a unix socket", function()
     local socket = folder .. "/admin.sock"
     local first = run(folder, "unix:" .. socket)
     first:wait_output("stdout", "listening")
-    local second = support.run({ support.BINARY, "run", folder, "--listen", "127.0.0.1:0", "--admin",
-      "unix:" .. socket })
+    local command = { support.BINARY, "run", folder, "--listen", "127.0.0.1:0", "--admin",
+      "unix:" .. socket }
+    local second = support.run(command)
     assert.equal(1, second.status)
     assert.truthy(second.stderr:find("Address already in use", 1, true))
     assert.equal(200, (get(socket, "/healthz")))
@@ -168,8 +172,7 @@ describe("the admin listener on a unix socket", function()
     assert.equal(200, (get(socket, "/healthz")))
     third:stop()
     support.write_file(socket, "not a socket")
-    assert.equal(1, support.run({ support.BINARY, "run", folder, "--listen", "127.0.0.1:0", "--admin",
-      "unix:" .. socket }).status)
+    assert.equal(1, support.run(command).status)
     assert.equal("not a socket", support.read_file(socket))
   end)
 end)

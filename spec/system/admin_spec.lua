@@ -75,8 +75,8 @@ describe("the admin listener", function()
 
   it("has nothing else", function()
     local gw = start()
-    for _, path in ipairs({ "/index.html", "/healthz/", "/healthzz", "/HEALTHZ", "/v1/models", "/admin",
-      "/../healthz", "/%68ealthz", "/healthz%00" }) do
+    for _, path in ipairs({ "/index.html", "/healthz/", "/healthzz", "/HEALTHZ", "/v1/models",
+      "/admin", "/../healthz", "/%68ealthz", "/healthz%00" }) do
       assert_error(gw:admin({ path = path }), 404, "not_found")
     end
     for _, method in ipairs({ "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE" }) do
@@ -111,8 +111,8 @@ describe("the admin listener", function()
     for _, admin in ipairs({ "", 'token = "t0ken"' }) do
       local gw = start(admin)
       for _, origin in ipairs({ "https://evil.test", "null", "http://localhost:" .. gw.admin_port,
-        "http://127.0.0.1", "http://127.0.0.1:1", "http://127.0.0.1:" .. gw.admin_port .. ".evil.test",
-        "ftp://127.0.0.1:" .. gw.admin_port, "" }) do
+        "http://127.0.0.1", "http://127.0.0.1:1", "ftp://127.0.0.1:" .. gw.admin_port,
+        "http://127.0.0.1:" .. gw.admin_port .. ".evil.test", "" }) do
         assert_error(gw:admin({ path = "/readyz", headers = { Origin = origin } }), 403,
           "cross_site")
         assert_error(gw:admin({ path = "/x", method = "POST",
@@ -124,8 +124,8 @@ describe("the admin listener", function()
             Authorization = "Bearer t0ken" } }), 403, "cross_site")
         end
         assert_error(gw:admin({ path = "/admin/drain", method = "POST", headers = {
-          ["Sec-Fetch-Site"] = site, Authorization = "Bearer t0ken", ["Sec-Fetch-Mode"] = "navigate",
-          ["Sec-Fetch-Dest"] = "document" } }), 403, "cross_site")
+          ["Sec-Fetch-Site"] = site, ["Sec-Fetch-Mode"] = "navigate",
+          ["Sec-Fetch-Dest"] = "document", Authorization = "Bearer t0ken" } }), 403, "cross_site")
       end
       gw:stop()
     end
@@ -133,7 +133,8 @@ describe("the admin listener", function()
 
   it("lets its own page in, and links that lead to it", function()
     local gw = start()
-    local own = { Origin = "http://127.0.0.1:" .. gw.admin_port, ["Sec-Fetch-Site"] = "same-origin" }
+    local own = { Origin = "http://127.0.0.1:" .. gw.admin_port,
+      ["Sec-Fetch-Site"] = "same-origin" }
     assert.equal(200, gw:admin({ path = "/admin/targets", headers = own }).status)
     assert.equal(200, gw:admin({ path = "/admin/targets/restore?target=one", method = "POST",
       headers = own }).status)
