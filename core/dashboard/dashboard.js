@@ -2,7 +2,8 @@
 // What comes from the gateway, and so from clients and upstreams, is put in as text, never as HTML.
 "use strict";
 
-const POLL_MS = 1000, RETRY_MS = 3000, SHARE_SECONDS = 60, ROWS_MAX = 60, TARGETS_MAX = 200;
+const POLL_MS = 1000, RETRY_MS = 3000, SHARE_SECONDS = 60, SHARE_SECONDS_MIN = 15;
+const ROWS_MAX = 60, TARGETS_MAX = 200;
 const TOKEN_KEY = "perilune.token";
 const $ = (id) => document.getElementById(id);
 
@@ -191,8 +192,8 @@ function noteTries(summary) {
 
 // When it has just begun to look, since the gateway's start.
 function triesOf(name) {
-  if (page.tries.length === 1) return page.tries[0].counts.get(name) || 0;
   const newest = page.tries[page.tries.length - 1].counts.get(name) || 0;
+  if (page.tries.length < SHARE_SECONDS_MIN) return newest;
   const oldest = page.tries.find((entry) => entry.counts.has(name));
   return Math.max(0, newest - (oldest ? oldest.counts.get(name) : newest));
 }
