@@ -1,12 +1,15 @@
 /* Tests of recent.h. */
 #include "recent.h"
-#include <cmocka.h>
 #include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
-#include <stdio.h>
-#include <stdlib.h>
+#include <stdint.h>
+
+#include <cmocka.h>
 
 static void add(struct pl_recent *recent, size_t worker, const char *text)
 {
