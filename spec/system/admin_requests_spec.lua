@@ -209,6 +209,29 @@ describe("GET /admin/requests/recent", function()
     local gw = start(a, b, { recent = 0 })
     gw:chat { model = "chat-1" }
     assert.same({}, recent(gw).records)
+    gw:write_policy("gateway", CONFIG:format(5, a.url, b.url, ""))
+    local reload = gw:admin { path = "/admin/reload", method = "POST" }
+    assert.same({ "admin.recent" }, reload:json().needs_restart)
+  end)
+
+  it("goes on over a reload, by the new routes and with their generation", function()
+    local a, b = held(), held()
+    a.open = true
+    local gw = start(a, b)
+    gw:chat { model = "chat-1" }
+    gw:write_policy("gateway", (CONFIG:format(200, a.url, b.url, ""):gsub('"chat"', '"talk"')))
+    assert.equal(200, gw:admin({ path = "/admin/reload", method = "POST" }).status)
+    gw:chat { model = "chat-2" }
+    local records = wait_records(gw, 2).records
+    assert.same({ "chat", 1, "talk", 2 }, { records[1].route, records[1].generation,
+      records[2].route, records[2].generation })
+    assert.equal("talk", gw:admin({ path = "/admin/routes" }):json().routes[1].name)
+    assert.equal("talk", gw:admin({ path = "/admin/explain", method = "POST",
+      body = '{"model":"chat-1"}' }):json().route.name)
+    local summary = gw:admin({ path = "/admin/summary" }):json()
+    assert.equal(2, summary.generation.number)
+    assert.equal(1, summary.reloads.good)
+    assert.equal("talk", summary.targets[1].route)
   end)
 
   it("is part of the summary", function()
