@@ -57,8 +57,9 @@ LIB_SOURCES := $(filter-out core/main.c, $(SOURCES))
 TEST_NAMES  := $(patsubst core/%.c, %, $(wildcard core/*_test.c))
 FUZZ_NAMES  := $(patsubst core/%.c, %, $(wildcard core/*_fuzz.c))
 LUA_SOURCES := $(sort $(shell find lua/perilune -name '*.lua' 2>/dev/null))
+ASSETS      := $(sort $(wildcard core/dashboard/*))
 
-LIB_OBJECTS := $(LIB_SOURCES:%.c=$(BUILD)/%.o) $(BUILD)/lua_bundle.o
+LIB_OBJECTS := $(LIB_SOURCES:%.c=$(BUILD)/%.o) $(BUILD)/lua_bundle.o $(BUILD)/asset_bundle.o
 TESTS       := $(TEST_NAMES:%=$(BUILD)/test/%)
 C_FILES     := $(wildcard core/*.c core/*.h)
 
@@ -93,11 +94,14 @@ $(BUILD)/core/%.o: core/%.c $(BUILD)/flags
 	@mkdir -p $(@D)
 	$(call say,CC)$(CC) $(CPPFLAGS) $(CFLAGS) $(PKG_CFLAGS) -MMD -MP -c -o $@ $<
 
-$(BUILD)/lua_bundle.o: $(BUILD)/lua_bundle.c core/bundle.h $(BUILD)/flags
+$(BUILD)/%_bundle.o: $(BUILD)/%_bundle.c core/bundle.h $(BUILD)/flags
 	$(call say,CC)$(CC) $(CPPFLAGS) $(CFLAGS) -c -o $@ $<
 
 $(BUILD)/lua_bundle.c: core/embed.lua $(LUA_SOURCES) $(BUILD)/sources
 	$(call say,EMBED)$(LUAJIT) core/embed.lua lua $@ $(LUA_SOURCES)
+
+$(BUILD)/asset_bundle.c: core/embed.lua $(ASSETS) $(BUILD)/sources
+	$(call say,EMBED)$(LUAJIT) core/embed.lua --assets $@ $(ASSETS)
 
 # What was compiled and how; when that changes, what depends on it is made again.
 $(BUILD)/flags: FORCE
@@ -107,8 +111,8 @@ $(BUILD)/flags: FORCE
 
 $(BUILD)/sources: FORCE
 	@mkdir -p $(@D)
-	@echo '$(LIB_SOURCES) $(LUA_SOURCES)' | cmp -s - $@ || \
-	  echo '$(LIB_SOURCES) $(LUA_SOURCES)' > $@
+	@echo '$(LIB_SOURCES) $(LUA_SOURCES) $(ASSETS)' | cmp -s - $@ || \
+	  echo '$(LIB_SOURCES) $(LUA_SOURCES) $(ASSETS)' > $@
 
 -include $(wildcard $(BUILD)/core/*.d)
 

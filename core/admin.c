@@ -5,20 +5,9 @@
 #include "admin_internal.h"
 #include "admin_metrics.h"
 #include "admin_targets.h"
-#include <openssl/crypto.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-struct pl_admin {
-    struct pl_server *server;
-    struct event_base *base;
-    struct pl_reload *reload;
-    struct pl_metrics *metrics; /* NULL: nothing is counted */
-    const struct pl_config *config;
-    const char *address; /* that it listens on */
-    bool draining;
-};
 
 static const struct pl_server_limits limits = {
     .message = {.request_line_bytes = 4096,
@@ -33,33 +22,43 @@ static const struct pl_server_limits limits = {
     .unsent_high_bytes = 65536,
 };
 
-/* `allow` is the method that a 405 asks for, or NULL. */
-static void reply(struct pl_exchange *exchange, int status, const char *body, const char *allow)
+static void put(struct pl_headers *headers, const char *name, const char *value)
 {
-    struct pl_headers headers;
-    pl_headers_init(&headers);
-    if (pl_headers_add(&headers, PL_STR("Content-Type"), PL_STR("application/json")) != PL_OK ||
-        pl_headers_add(&headers, PL_STR("Cache-Control"), PL_STR("no-store")) != PL_OK ||
-        (status == 401 &&
-         pl_headers_add(&headers, PL_STR("WWW-Authenticate"), PL_STR("Bearer")) != PL_OK) ||
-        (allow &&
-         pl_headers_add(&headers, PL_STR("Allow"), (struct pl_str){allow, strlen(allow)}) != PL_OK))
+    if (pl_headers_add(headers, pl_str_of(name), pl_str_of(value)) != PL_OK)
         abort();
-    pl_exchange_reply(exchange, status, &headers, body, strlen(body));
-    pl_headers_deinit(&headers);
+}
+
+void pl_admin_reply(struct pl_exchange *exchange, int status, struct pl_headers *headers,
+                    const char *type, const char *body, size_t len)
+{
+    struct pl_headers own;
+    pl_headers_init(&own);
+    if (!headers)
+        headers = &own;
+    put(headers, "Content-Type", type);
+    put(headers, "Cache-Control", "no-store");
+    put(headers, "X-Content-Type-Options", "nosniff");
+    put(headers, "Cross-Origin-Resource-Policy", "same-origin");
+    if (status == 401)
+        put(headers, "WWW-Authenticate", "Bearer");
+    pl_exchange_reply(exchange, status, headers, body, len);
+    pl_headers_deinit(&own);
 }
 
 void pl_admin_reply_json(struct pl_exchange *exchange, int status, const char *body)
 {
-    reply(exchange, status, body, NULL);
+    pl_admin_reply(exchange, status, NULL, "application/json", body, strlen(body));
 }
 
 static void refuse_method(struct pl_exchange *exchange, const char *allow)
 {
-    reply(exchange, 405,
-          "{\"error\":{\"message\":\"Another method is needed here.\","
-          "\"code\":\"method_not_allowed\"}}",
-          allow);
+    static const char body[] = "{\"error\":{\"message\":\"Another method is needed here.\","
+                               "\"code\":\"method_not_allowed\"}}";
+    struct pl_headers headers;
+    pl_headers_init(&headers);
+    put(&headers, "Allow", allow);
+    pl_admin_reply(exchange, 405, &headers, "application/json", body, sizeof(body) - 1);
+    pl_headers_deinit(&headers);
 }
 
 void pl_admin_refuse(struct pl_exchange *exchange, int status, const char *code,
@@ -77,59 +76,12 @@ void pl_admin_refuse(struct pl_exchange *exchange, int status, const char *code,
     pl_json_text_deinit(&text);
 }
 
-/* "127.0.0.1:9901" -> "127.0.0.1"; "[::1]:9901" -> "[::1]" */
-static struct pl_str without_port(struct pl_str host)
-{
-    const char *colon = memrchr(host.data, ':', host.len);
-    const char *bracket = memrchr(host.data, ']', host.len);
-    if (colon && colon > bracket)
-        host.len = (size_t)(colon - host.data);
-    return host;
-}
-
-/* On loopback a page of another site could reach us under a name of its own that leads here. */
-static bool host_is_ours(const struct pl_admin *self, const struct pl_headers *headers)
-{
-    struct pl_str host, origin;
-    if (pl_headers_get(headers, PL_STR("origin"), &origin))
-        return false;
-    if (self->config->admin_token)
-        return true;
-    if (!pl_headers_get(headers, PL_STR("host"), &host))
-        return true; /* HTTP/1.0, not a browser */
-    host = without_port(host);
-    const char *address = self->address;
-    return pl_str_equal_nocase(host, PL_STR("localhost")) ||
-           pl_str_equal_nocase(host, PL_STR("127.0.0.1")) ||
-           pl_str_equal_nocase(host, PL_STR("[::1]")) ||
-           pl_str_equal_nocase(host, (struct pl_str){address, strlen(address)});
-}
-
-static bool is_authorized(const struct pl_admin *self, const struct pl_headers *headers)
-{
-    struct pl_str given;
-    const char *token = self->config->admin_token;
-    if (!token)
-        return true;
-    if (!pl_headers_get(headers, PL_STR("authorization"), &given) || given.len < 7 ||
-        !pl_str_equal_nocase((struct pl_str){given.data, 7}, PL_STR("bearer ")))
-        return false;
-    return given.len - 7 == strlen(token) &&
-           CRYPTO_memcmp(given.data + 7, token, strlen(token)) == 0;
-}
-
 /* ---- endpoints ---- */
 
 static void get_healthz(struct pl_admin *self, struct pl_exchange *exchange)
 {
     (void)self;
     pl_admin_reply_json(exchange, 200, "{\"status\":\"ok\"}");
-}
-
-static void get_readyz(struct pl_admin *self, struct pl_exchange *exchange)
-{
-    pl_admin_reply_json(exchange, self->draining ? 503 : 200,
-                        self->draining ? "{\"status\":\"draining\"}" : "{\"status\":\"ready\"}");
 }
 
 static void get_targets(struct pl_admin *self, struct pl_exchange *exchange)
@@ -157,33 +109,56 @@ static void post_targets(struct pl_admin *self, struct pl_exchange *exchange)
 
 static void get_generations(struct pl_admin *self, struct pl_exchange *exchange)
 {
-    pl_admin_get_generations(self->reload, exchange);
+    pl_admin_get_generations(self->parts.reload, exchange);
 }
 
 static void post_reload(struct pl_admin *self, struct pl_exchange *exchange)
 {
-    pl_admin_post_reload(self->reload, exchange);
+    pl_admin_post_reload(self->parts.reload, exchange);
 }
 
 static void post_rollback(struct pl_admin *self, struct pl_exchange *exchange)
 {
-    pl_admin_post_rollback(self->reload, exchange);
+    pl_admin_post_rollback(self->parts.reload, exchange);
 }
 
 static void post_promote(struct pl_admin *self, struct pl_exchange *exchange)
 {
-    pl_admin_post_promote(self->reload, exchange);
+    pl_admin_post_promote(self->parts.reload, exchange);
+}
+
+static void get_config(struct pl_admin *self, struct pl_exchange *exchange)
+{
+    pl_admin_reply_json(exchange, 200, self->config->shown_json);
+}
+
+static void get_routes(struct pl_admin *self, struct pl_exchange *exchange)
+{
+    pl_admin_reply_json(exchange, 200, self->config->shown_routes_json);
+}
+
+static void post_drain(struct pl_admin *self, struct pl_exchange *exchange)
+{
+    struct pl_json_text text;
+    self->parts.drain(self->parts.arg);
+    pl_json_text_init(&text);
+    pl_json_open(&text, NULL, '{');
+    pl_json_put_string(&text, "status", "draining");
+    pl_json_put_u64(&text, "at_most_ms", self->config->drain_ms);
+    pl_json_close(&text, '}');
+    pl_admin_reply_json(exchange, 202, text.data);
+    pl_json_text_deinit(&text);
 }
 
 static void get_metrics(struct pl_admin *self, struct pl_exchange *exchange)
 {
     struct pl_admin_metrics sources = {
         .base = self->base,
-        .metrics = self->metrics,
+        .metrics = self->parts.metrics,
         .topology = &self->config->topology,
-        .reload = self->reload,
+        .reload = self->parts.reload,
     };
-    if (self->metrics)
+    if (self->parts.metrics)
         pl_admin_get_metrics(&sources, exchange);
     else
         pl_admin_refuse(exchange, 404, "not_found", "A simulator counts nothing.");
@@ -194,34 +169,41 @@ static const struct {
     bool open; /* without a token */
     void (*serve)(struct pl_admin *self, struct pl_exchange *exchange);
 } endpoints[] = {
+    {"GET", "/", true, pl_admin_get_dashboard},
+    {"GET", "/dashboard.css", true, pl_admin_get_dashboard},
+    {"GET", "/dashboard.js", true, pl_admin_get_dashboard},
     {"GET", "/healthz", true, get_healthz},
-    {"GET", "/readyz", true, get_readyz},
+    {"GET", "/readyz", true, pl_admin_get_readyz},
     {"GET", "/metrics", false, get_metrics},
+    {"GET", "/admin/summary", false, pl_admin_get_summary},
     {"GET", "/admin/targets", false, get_targets},
     {"POST", "/admin/targets/eject", false, post_targets},
     {"POST", "/admin/targets/drain", false, post_targets},
     {"POST", "/admin/targets/restore", false, post_targets},
+    {"GET", "/admin/routes", false, get_routes},
+    {"GET", "/admin/config", false, get_config},
+    {"GET", "/admin/requests", false, pl_admin_get_requests},
+    {"GET", "/admin/requests/recent", false, pl_admin_get_recent},
+    {"POST", "/admin/explain", false, pl_admin_post_explain},
     {"GET", "/admin/generations", false, get_generations},
     {"POST", "/admin/reload", false, post_reload},
     {"POST", "/admin/rollback", false, post_rollback},
     {"POST", "/admin/promote", false, post_promote},
+    {"POST", "/admin/drain", false, post_drain},
 };
 
 static bool equals(struct pl_str text, const char *other)
 {
-    return pl_str_equal(text, (struct pl_str){other, strlen(other)});
+    return pl_str_equal(text, pl_str_of(other));
 }
 
 static void on_request(struct pl_exchange *exchange, void *arg)
 {
     struct pl_admin *self = arg;
-    const struct pl_headers *headers = pl_exchange_headers(exchange);
     struct pl_str method = pl_exchange_method(exchange);
-    bool authorized = is_authorized(self, headers);
-    if (!host_is_ours(self, headers)) {
-        pl_admin_refuse(exchange, 403, "wrong_host", "This address is not served to other sites.");
+    if (!pl_admin_let_in(self, exchange))
         return;
-    }
+    bool authorized = pl_admin_is_authorized(self, pl_exchange_headers(exchange));
     for (size_t i = 0; i < PL_COUNT(endpoints); i++) {
         if (!equals(pl_exchange_path(exchange), endpoints[i].path) ||
             !(authorized || endpoints[i].open))
@@ -239,17 +221,28 @@ static void on_request(struct pl_exchange *exchange, void *arg)
         pl_admin_refuse(exchange, 404, "not_found", "There is no such admin endpoint.");
 }
 
+static void on_second(evutil_socket_t fd, short what, void *arg)
+{
+    (void)fd;
+    (void)what;
+    struct pl_admin *self = arg;
+    pl_rates_tick(&self->rates, pl_reload_look(self->parts.reload), pl_now_ms());
+}
+
 struct pl_admin *pl_admin_new(struct event_base *base, int listen_fd,
-                              const struct pl_config *config, struct pl_reload *reload,
-                              struct pl_metrics *metrics)
+                              const struct pl_config *config, const struct pl_admin_parts *parts)
 {
     static const struct pl_server_ops ops = {.on_request = on_request};
+    struct timeval second = {1, 0};
     struct pl_admin *self = pl_xcalloc(1, sizeof(*self));
+    self->base = base;
     self->config = config;
     self->address = config->admin_address;
-    self->base = base;
-    self->reload = reload;
-    self->metrics = metrics;
+    self->parts = *parts;
+    self->start_ms = pl_now_ms();
+    pl_admin_requests_init(self);
+    self->second_timer = event_new(base, -1, EV_PERSIST, on_second, self);
+    event_add(self->second_timer, &second);
     self->server = pl_server_new(base, listen_fd, NULL, &limits, &ops, self);
     return self;
 }
@@ -269,5 +262,8 @@ void pl_admin_free(struct pl_admin *self)
     if (!self)
         return;
     pl_server_free(self->server);
+    event_free(self->second_timer);
+    pl_rates_deinit(&self->rates);
+    pl_admin_requests_deinit(self);
     free(self);
 }

@@ -76,6 +76,10 @@ void pl_bind_health(lua_State *L);
 void pl_bind_push_health(lua_State *L, const struct pl_topology *topology,
                          const struct pl_target *target);
 
+/* ---- bind_explain.c ---- */
+
+void pl_bind_explain(lua_State *L);
+
 /* ---- bind_target.c ---- */
 
 void pl_bind_target(lua_State *L);

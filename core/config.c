@@ -23,9 +23,10 @@ static void check_directory(lua_State *L, void *arg)
     struct pl_config *self = arg;
     pl_vm_require(L, "perilune.boot");
     lua_getfield(L, -1, "check");
-    lua_call(L, pl_config_push_sources(L, self), 2);
-    pl_config_read_all(self, L, lua_gettop(L) - 1);
-    pl_config_read_parts(self, L, lua_gettop(L));
+    lua_call(L, pl_config_push_sources(L, self), 3);
+    pl_config_read_all(self, L, lua_gettop(L) - 2);
+    pl_config_read_parts(self, L, lua_gettop(L) - 1);
+    pl_config_read_shown(self, L, lua_gettop(L));
 }
 
 static struct pl_config *load(struct pl_config *self, void (*fn)(lua_State *, void *),
@@ -134,8 +135,8 @@ struct pl_config *pl_config_load_simulator(int argument_count, char **arguments,
 
 bool pl_config_is_loopback(const char *address)
 {
-    return strncmp(address, "127.", 4) == 0 || strcmp(address, "::1") == 0 ||
-           strcmp(address, "localhost") == 0;
+    return strncmp(address, "unix:", 5) == 0 || strncmp(address, "127.", 4) == 0 ||
+           strcmp(address, "::1") == 0 || strcmp(address, "localhost") == 0;
 }
 
 static void replace(char **text, const char *with)
@@ -303,7 +304,12 @@ void pl_config_free(struct pl_config *self)
         free(self->parts[i].kind);
         free(self->parts[i].name);
     }
+    for (size_t i = 0; i < self->route_count; i++)
+        free(self->routes[i].name);
     SSL_CTX_free(self->tls);
+    free(self->routes);
+    free(self->shown_json);
+    free(self->shown_routes_json);
     free(self->paths);
     free(self->parts);
     free(self->topology.providers);

@@ -58,6 +58,12 @@ struct pl_config_part {
     uint8_t digest[32]; /* of all it says; credentials are in it */
 };
 
+/** What the admin listener needs of a route; its targets are neighbours in the topology. */
+struct pl_config_route {
+    char *name;
+    size_t first_target, target_count;
+};
+
 /** What the command line says instead of gateway.lua. */
 struct pl_config_overrides {
     char *listen_address, *admin_address; /* NULL: not given */
@@ -80,6 +86,9 @@ struct pl_config {
     size_t path_count;
     uint64_t fingerprint; /* of all that was read, taken before it was; see below */
     char digest[17];      /* of names and bytes of the files and of what helpers answered, hex */
+    struct pl_config_route *routes;
+    size_t route_count;
+    char *shown_json, *shown_routes_json; /* for operators: no secrets; NULL for a simulator */
     struct pl_config_part *parts;
     size_t part_count;
     char **arguments; /* the simulator's command line; borrowed */
@@ -89,10 +98,11 @@ struct pl_config {
     uint16_t listen_port;
     char *tls_cert, *tls_key; /* NULL: plain */
     SSL_CTX *tls;
-    char *admin_address; /* NULL: no admin listener */
+    char *admin_address; /* or "unix:/path"; NULL: no admin listener */
     uint16_t admin_port;
-    char *admin_token; /* NULL: none asked for */
-    int workers;       /* 0: one per core */
+    char *admin_token;     /* NULL: none asked for */
+    uint32_t recent_count; /* records of ended requests that are kept */
+    int workers;           /* 0: one per core */
     uint32_t drain_ms;
     uint32_t generation_drain_ms; /* how long an old generation may serve its last requests */
     uint32_t strikes_count, strikes_window_ms; /* so many policy failures: back; 0: never */

@@ -33,6 +33,8 @@ void pl_config_free(struct pl_config *self);
 void pl_config_read_all(struct pl_config *self, lua_State *L, int index);
 /** `index` is that of the list that perilune.config.parts gives. */
 void pl_config_read_parts(struct pl_config *self, lua_State *L, int index);
+/** `index` is that of what perilune.config.show gives. */
+void pl_config_read_shown(struct pl_config *self, lua_State *L, int index);
 void pl_config_read_listen(struct pl_config *self, lua_State *L, int index);
 void pl_config_read_limits(struct pl_config *self, lua_State *L, int index);
 

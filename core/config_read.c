@@ -354,6 +354,32 @@ static void read_topology(struct pl_config *self, lua_State *L, int index)
     lua_pop(L, 1);
 }
 
+void pl_config_read_shown(struct pl_config *self, lua_State *L, int index)
+{
+    self->shown_json = get_string(L, index, "config");
+    self->shown_routes_json = get_string(L, index, "routes");
+}
+
+/* perilune.config.normalise gives a route's targets as neighbours. */
+static void read_routes(struct pl_config *self, lua_State *L, int index)
+{
+    size_t next_target = 0;
+    lua_getfield(L, index, "routes");
+    size_t count = lua_objlen(L, -1);
+    self->routes = pl_xcalloc(count + 1, sizeof(*self->routes));
+    for (; self->route_count < count; self->route_count++) {
+        struct pl_config_route *route = &self->routes[self->route_count];
+        lua_rawgeti(L, -1, (int)self->route_count + 1);
+        lua_getfield(L, -1, "targets");
+        *route = (struct pl_config_route){.name = get_string(L, lua_gettop(L) - 1, "name"),
+                                          .first_target = next_target,
+                                          .target_count = lua_objlen(L, -1)};
+        next_target += route->target_count;
+        lua_pop(L, 2);
+    }
+    lua_pop(L, 1);
+}
+
 void pl_config_read_listen(struct pl_config *self, lua_State *L, int index)
 {
     char error[256];
@@ -380,6 +406,7 @@ static void read_admin(struct pl_config *self, lua_State *L, int index)
     self->admin_address = get_string(L, at, "address");
     self->admin_port = (uint16_t)get_number(L, at, "port");
     self->admin_token = get_string(L, at, "token");
+    self->recent_count = get_u32(L, at, "recent_count");
     lua_pop(L, 1);
 }
 
@@ -446,4 +473,5 @@ void pl_config_read_all(struct pl_config *self, lua_State *L, int index)
     read_budgets(self, L, index);
     read_reload(self, L, index);
     read_topology(self, L, index);
+    read_routes(self, L, index);
 }

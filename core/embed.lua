@@ -1,7 +1,9 @@
---- Writes the Lua library into a C file, as the table that core/bundle.h declares.
+--- Writes files into a C file, as a table that core/bundle.h declares.
 -- Usage: luajit core/embed.lua ROOT OUTPUT FILE...
--- Each FILE lies under ROOT; ROOT/perilune/sim/options.lua becomes "perilune.sim.options", and an
--- init.lua takes the name of its folder. A file that does not compile stops the build.
+--        luajit core/embed.lua --assets OUTPUT FILE...
+-- The Lua library: each FILE lies under ROOT; ROOT/perilune/sim/options.lua becomes
+-- "perilune.sim.options", and an init.lua takes the name of its folder. A file that does not
+-- compile stops the build. Assets: any files; each keeps its name, without folders.
 
 local ESCAPES = {
   ["\\"] = "\\\\",
@@ -51,6 +53,19 @@ local function literal(text)
   return #lines > 0 and table.concat(lines, "\n") or "     \"\""
 end
 
+local function by_name(a, b)
+  return a.name < b.name
+end
+
+local function collect_assets(paths)
+  local assets = {}
+  for _, path in ipairs(paths) do
+    assets[#assets + 1] = { name = path:match("[^/]*$"), text = read_file(path) }
+  end
+  table.sort(assets, by_name)
+  return assets
+end
+
 local function collect(root, paths)
   local modules = {}
   for _, path in ipairs(paths) do
@@ -65,18 +80,16 @@ local function collect(root, paths)
     end
     modules[#modules + 1] = { name = name, text = text }
   end
-  table.sort(modules, function(a, b)
-    return a.name < b.name
-  end)
+  table.sort(modules, by_name)
   return modules
 end
 
-local function write_file(path, modules)
+local function write_file(path, table_name, modules)
   local out = {
     "/* Written by core/embed.lua. */",
     "#include \"bundle.h\"",
     "",
-    "const struct pl_bundle_file pl_embedded_files[] = {",
+    ("const struct pl_bundle_file %s[] = {"):format(table_name),
   }
   for _, module in ipairs(modules) do
     out[#out + 1] = string.format("    {\"%s\",\n%s,\n     %d},", module.name,
@@ -97,4 +110,9 @@ local root, output = arg[1], arg[2]
 if not output then
   fail("usage: luajit core/embed.lua ROOT OUTPUT FILE...")
 end
-write_file(output, collect(root, { select(3, unpack(arg)) }))
+local paths = { select(3, unpack(arg)) }
+if root == "--assets" then
+  write_file(output, "pl_embedded_assets", collect_assets(paths))
+else
+  write_file(output, "pl_embedded_files", collect(root, paths))
+end

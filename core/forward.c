@@ -45,15 +45,20 @@ static void put_headers(struct pl_request *self, const struct pl_headers *header
         put_header(self, pl_headers_name(headers, i), pl_headers_value(headers, i));
 }
 
-static void put_request_line(struct pl_request *self, const struct pl_provider *provider)
+struct pl_str pl_forward_path(struct pl_str path)
 {
-    struct pl_str path = pl_exchange_path(self->exchange);
-    struct pl_str query = pl_exchange_query(self->exchange);
     if (path.len >= 3 && memcmp(path.data, "/v1", 3) == 0 &&
         (path.len == 3 || path.data[3] == '/')) {
         path.data += 3;
         path.len -= 3;
     }
+    return path;
+}
+
+static void put_request_line(struct pl_request *self, const struct pl_provider *provider)
+{
+    struct pl_str path = pl_forward_path(pl_exchange_path(self->exchange));
+    struct pl_str query = pl_exchange_query(self->exchange);
     put_str(self, pl_exchange_method(self->exchange));
     put(self, " ", 1);
     put_text(self, provider->base_path);
@@ -137,6 +142,17 @@ static void build_head(struct pl_request *self, const struct pl_target *target, 
 
 /* ---- its body ------------------------------------------------------------------------------- */
 
+size_t pl_forward_edits(const struct pl_target *target, struct pl_json_edit *edits)
+{
+    size_t count = 0;
+    for (size_t i = 0; i < target->edit_count; i++)
+        edits[count++] = target->edits[i];
+    if (target->model)
+        edits[count++] = (struct pl_json_edit){
+            .key = PL_STR("model"), .value = {target->model_json, strlen(target->model_json)}};
+    return count;
+}
+
 /* A later edit of the same key wins: the policy's, then what this target needs, then its model. */
 static size_t gather_edits(struct pl_request *self, const struct pl_target *target,
                            struct pl_json_edit *edits)
@@ -148,12 +164,7 @@ static size_t gather_edits(struct pl_request *self, const struct pl_target *targ
             (struct pl_json_edit){.key = {edit->key, strlen(edit->key)},
                                   .value = {edit->value, edit->value ? strlen(edit->value) : 0}};
     }
-    for (size_t i = 0; i < target->edit_count; i++)
-        edits[count++] = target->edits[i];
-    if (target->model)
-        edits[count++] = (struct pl_json_edit){
-            .key = PL_STR("model"), .value = {target->model_json, strlen(target->model_json)}};
-    return count;
+    return count + pl_forward_edits(target, edits + count);
 }
 
 static int splice_json(struct pl_request *self, const struct pl_target *target)

@@ -91,3 +91,9 @@ void pl_json_put_number(struct pl_json_text *self, const char *key, double value
     begin(self, key);
     put(self, text, (size_t)len);
 }
+
+void pl_json_put_raw(struct pl_json_text *self, const char *key, const char *json, size_t len)
+{
+    begin(self, key);
+    put(self, json, len);
+}

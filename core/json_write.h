@@ -25,6 +25,8 @@ void pl_json_close(struct pl_json_text *self, char bracket);
 void pl_json_put_string(struct pl_json_text *self, const char *key, const char *value);
 void pl_json_put_bool(struct pl_json_text *self, const char *key, bool value);
 void pl_json_put_u64(struct pl_json_text *self, const char *key, uint64_t value);
+/** JSON as it is. */
+void pl_json_put_raw(struct pl_json_text *self, const char *key, const char *json, size_t len);
 /** With three decimals. */
 void pl_json_put_number(struct pl_json_text *self, const char *key, double value);
 

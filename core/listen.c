@@ -10,6 +10,8 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 #define BACKLOG 4096
@@ -65,6 +67,62 @@ int pl_listen(const char *address, uint16_t *port, bool shared, char *error, siz
     freeaddrinfo(info);
     return fd;
 }
+
+/* ---- unix sockets ---- */
+
+/* Takes a socket away that a gateway which is gone has left behind. 0, or an errno. */
+static int clear_path(const struct sockaddr_un *address)
+{
+    struct stat st;
+    if (lstat(address->sun_path, &st) != 0)
+        return errno == ENOENT ? 0 : errno;
+    if (!S_ISSOCK(st.st_mode))
+        return EEXIST;
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (fd < 0)
+        return errno;
+    int rc = connect(fd, (const struct sockaddr *)address, sizeof(*address)) == 0 ? 0 : errno;
+    close(fd);
+    if (rc == 0)
+        return EADDRINUSE;
+    if (rc != ECONNREFUSED)
+        return rc;
+    return unlink(address->sun_path) == 0 ? 0 : errno;
+}
+
+/* The mode is there from the first moment on: umask is the process's, so no thread may run yet. */
+static int bind_private(int fd, const struct sockaddr_un *address)
+{
+    mode_t before = umask(0177);
+    int rc = bind(fd, (const struct sockaddr *)address, sizeof(*address)) == 0 ? 0 : errno;
+    umask(before);
+    return rc;
+}
+
+int pl_listen_unix(const char *path, char *error, size_t error_size)
+{
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    int fd = -1;
+    int rc = strlen(path) < sizeof(address.sun_path) ? 0 : ENAMETOOLONG;
+    if (rc == 0) {
+        memcpy(address.sun_path, path, strlen(path) + 1);
+        rc = clear_path(&address);
+    }
+    if (rc == 0) {
+        fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+        rc = fd < 0 ? errno : bind_private(fd, &address);
+    }
+    if (rc == 0)
+        rc = listen(fd, BACKLOG) == 0 ? 0 : errno;
+    if (rc == 0)
+        return fd;
+    if (fd >= 0)
+        close(fd);
+    snprintf(error, error_size, "cannot listen on unix:%s: %s", path, strerror(rc));
+    return -1;
+}
+
+/* ---- texts ---- */
 
 int pl_listen_parse(const char *text, char **address, uint16_t *port)
 {

@@ -13,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -161,6 +162,38 @@ static void test_says_what_is_wrong(void **state)
     assert_refused("192.0.2.1", 0, false, "cannot listen on 192.0.2.1 port 0: ");
 }
 
+static void test_unix_socket(void **state)
+{
+    (void)state;
+    char folder[] = "/tmp/perilune-listen-XXXXXX", path[64], error[256];
+    struct stat st;
+    assert_non_null(mkdtemp(folder));
+    snprintf(path, sizeof(path), "%s/admin.sock", folder);
+    int fd = pl_listen_unix(path, error, sizeof(error));
+    assert_true(fd >= 0);
+    assert_int_equal(stat(path, &st), 0);
+    assert_int_equal(st.st_mode & 0777, 0600);
+    assert_int_equal(pl_listen_unix(path, error, sizeof(error)), -1); /* somebody listens there */
+    assert_non_null(strstr(error, "Address already in use"));
+    close(fd); /* as when a gateway was killed */
+    fd = pl_listen_unix(path, error, sizeof(error));
+    assert_true(fd >= 0);
+    close(fd);
+    unlink(path);
+    FILE *file = fopen(path, "w");
+    assert_non_null(file);
+    fclose(file);
+    assert_int_equal(pl_listen_unix(path, error, sizeof(error)), -1); /* no socket: not ours */
+    assert_int_equal(access(path, F_OK), 0);
+    unlink(path);
+    rmdir(folder);
+    char long_path[200] = "/";
+    memset(long_path + 1, 'x', sizeof(long_path) - 2);
+    long_path[sizeof(long_path) - 1] = '\0';
+    assert_int_equal(pl_listen_unix(long_path, error, sizeof(error)), -1);
+    assert_int_equal(pl_listen_unix("/nowhere/at/all.sock", error, sizeof(error)), -1);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -171,6 +204,7 @@ int main(void)
         cmocka_unit_test(test_v6),
         cmocka_unit_test(test_workers_share_a_port),
         cmocka_unit_test(test_says_what_is_wrong),
+        cmocka_unit_test(test_unix_socket),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

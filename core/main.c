@@ -22,7 +22,7 @@ static const char help_text[] =
     "usage:\n"
     "  perilune run [DIR]      serve with the policies in DIR (default: policies)\n"
     "      --listen ADDR:PORT  instead of listen.address (port 0 picks one)\n"
-    "      --admin ADDR:PORT   instead of admin.address\n"
+    "      --admin ADDR:PORT   instead of admin.address; or unix:/PATH\n"
     "      --workers N         instead of workers (0: one per core)\n"
     "      --watch             reload when the files have changed\n"
     "  perilune check [DIR]    check gateway.lua and its policies; exit status 1 if anything is "
@@ -84,6 +84,10 @@ static int parse_option(const char *name, const char *value, struct pl_config_ov
     char **address = is_listen ? &out->listen_address : &out->admin_address;
     free(*address);
     *address = NULL;
+    if (!is_listen && strncmp(value, "unix:/", 6) == 0) {
+        *address = pl_xstrdup(value);
+        return 0;
+    }
     if (pl_listen_parse(value, address, is_listen ? &out->listen_port : &out->admin_port) != PL_OK)
         return usage_error("ADDR:PORT is expected, not '%s'", value);
     return 0;

@@ -40,6 +40,7 @@ struct process {
     struct pl_watchdog *watchdog;
     struct event *watch_timer;
     struct pl_metrics *metrics; /* NULL: a simulator */
+    struct pl_recent *recent;   /* NULL: a simulator */
 };
 
 /* ---- signals ---- */
@@ -50,21 +51,32 @@ static void mail_all(struct process *self, enum pl_mail mail)
         pl_worker_mail(self->workers[i], mail);
 }
 
-static void on_stop_signal(evutil_socket_t signal_number, short what, void *arg)
+static void drain(struct process *self, const char *why)
 {
-    (void)what;
-    struct process *self = arg;
-    if (self->draining) {
-        mail_all(self, PL_MAIL_STOP);
+    if (self->draining)
         return;
-    }
     self->draining = true;
-    pl_log(PL_LOG_INFO, "%s: draining, at most %u ms", strsignal(signal_number),
+    pl_log(PL_LOG_INFO, "%s: draining, at most %u ms", why,
            pl_reload_config(self->reload)->drain_ms);
     pl_reload_set_draining(self->reload);
     if (self->admin)
         pl_admin_set_draining(self->admin);
     mail_all(self, PL_MAIL_DRAIN);
+}
+
+static void on_stop_signal(evutil_socket_t signal_number, short what, void *arg)
+{
+    (void)what;
+    struct process *self = arg;
+    if (self->draining)
+        mail_all(self, PL_MAIL_STOP);
+    else
+        drain(self, strsignal(signal_number));
+}
+
+static void on_drain_asked(void *arg)
+{
+    drain(arg, "asked for by the operator");
 }
 
 static void on_hangup(evutil_socket_t signal_number, short what, void *arg)
@@ -135,6 +147,8 @@ static int start_workers(struct process *self)
         }
         if (self->metrics)
             pl_worker_measure(self->workers[i], self->metrics, (size_t)i);
+        if (config->recent_count > 0)
+            pl_worker_keep(self->workers[i], self->recent);
         pl_reload_add_worker(self->reload, self->workers[i]);
     }
     self->listen_port = port;
@@ -147,6 +161,12 @@ static void free_workers(struct process *self)
         pl_worker_free(self->workers[i]);
 }
 
+/* The path of "unix:/path"; NULL for any other address. */
+static const char *unix_path(const char *address)
+{
+    return strncmp(address, "unix:", 5) == 0 ? address + 5 : NULL;
+}
+
 static int start_admin(struct process *self)
 {
     const struct pl_config *config = self->config;
@@ -154,17 +174,31 @@ static int start_admin(struct process *self)
     if (!config->admin_address)
         return PL_OK;
     self->admin_port = config->admin_port;
-    int fd = pl_listen(config->admin_address, &self->admin_port, false, error, sizeof(error));
+    const char *path = unix_path(config->admin_address);
+    int fd = path
+                 ? pl_listen_unix(path, error, sizeof(error))
+                 : pl_listen(config->admin_address, &self->admin_port, false, error, sizeof(error));
     if (fd < 0) {
         fprintf(stderr, "perilune: admin: %s\n", error);
         return PL_ERR_SYSTEM;
     }
-    self->admin = pl_admin_new(self->base, fd, config, self->reload, self->metrics);
+    struct pl_admin_parts parts = {.reload = self->reload,
+                                   .recent = self->recent,
+                                   .metrics = self->metrics,
+                                   .workers = self->workers,
+                                   .worker_count = (size_t)self->worker_count,
+                                   .drain = on_drain_asked,
+                                   .arg = self};
+    self->admin = pl_admin_new(self->base, fd, config, &parts);
     return PL_OK;
 }
 
 static void print_address(const char *address, uint16_t port)
 {
+    if (unix_path(address)) {
+        printf("%s", address);
+        return;
+    }
     printf(strchr(address, ':') ? "[%s]:%u" : "%s:%u", address, port);
 }
 
@@ -268,6 +302,8 @@ static int process_init(struct process *self, struct pl_config *config,
     struct pl_reload_ops ops = {.on_current = on_current, .arg = self};
     self->worker_count = config->workers > 0 ? config->workers : default_worker_count();
     self->metrics = config->is_simulator ? NULL : pl_metrics_new((size_t)self->worker_count);
+    if (!config->is_simulator)
+        self->recent = pl_recent_new((size_t)self->worker_count, config->recent_count);
     self->base = event_base_new();
     if (!self->base)
         abort();
@@ -324,6 +360,8 @@ static void process_deinit(struct process *self)
     pl_prober_free(self->prober);
     if (self->resolver)
         pl_resolver_free(self->resolver);
+    if (self->admin && unix_path(self->config->admin_address))
+        unlink(unix_path(self->config->admin_address));
     pl_admin_free(self->admin);
     pl_config_unref(self->config);
     pl_reload_free(self->reload);
@@ -331,6 +369,7 @@ static void process_deinit(struct process *self)
     event_base_loop(self->base, EVLOOP_NONBLOCK); /* what was freed lets go in one more turn */
     event_base_free(self->base);
     pl_metrics_free(self->metrics);
+    pl_recent_free(self->recent);
 }
 
 int pl_process_run(struct pl_config *config, const struct pl_process_options *options)

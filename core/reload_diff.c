@@ -113,6 +113,8 @@ static void compare_started(struct pl_reload_diff *self, const struct pl_config 
     if (started->admin_port != after->admin_port ||
         !is_same_text(started->admin_address, after->admin_address))
         self->restart[count++] = "admin.address";
+    if (started->recent_count != after->recent_count)
+        self->restart[count++] = "admin.recent";
     if (started->workers != after->workers)
         self->restart[count++] = "workers";
     self->restart[count] = NULL;

@@ -70,6 +70,7 @@ void pl_runtime_deinit(struct pl_runtime *self)
         TAILQ_REMOVE(&self->spare, request, link);
         request_free(request);
     }
+    pl_record_text_deinit(&self->record_text);
     pl_headers_deinit(&self->scratch);
     pl_headers_deinit(&self->policy_headers);
 }

@@ -24,7 +24,9 @@
 #include "json.h"
 #include "metrics.h"
 #include "multipart.h"
+#include "recent.h"
 #include "record.h"
+#include "record_text.h"
 #include "server.h"
 #include "sse.h"
 #include "target.h"
@@ -192,13 +194,15 @@ struct pl_runtime {
     struct event *retire_event;            /* the owner's: a retired one may be idle now */
     struct pl_request_list active, spare;
     size_t active_count;
-    struct pl_metrics *metrics;       /* where ended requests are counted, or NULL ... */
-    size_t worker_index;              /* ... and as whose */
-    bool is_simulator;                /* bodies are its own to check, answers its own to label */
-    struct pl_request *running;       /* whose policy runs right now */
-    struct pl_watch *watch;           /* where that is shown; NULL where nobody watches */
-    struct pl_headers scratch;        /* of the answer being begun */
-    struct pl_headers policy_headers; /* as a policy gives them */
+    struct pl_metrics *metrics;        /* where ended requests are counted, or NULL ... */
+    size_t worker_index;               /* ... and as whose */
+    struct pl_recent *recent;          /* where they are kept for a while, or NULL */
+    struct pl_record_text record_text; /* the one at hand */
+    bool is_simulator;                 /* bodies are its own to check, answers its own to label */
+    struct pl_request *running;        /* whose policy runs right now */
+    struct pl_watch *watch;            /* where that is shown; NULL where nobody watches */
+    struct pl_headers scratch;         /* of the answer being begun */
+    struct pl_headers policy_headers;  /* as a policy gives them */
 };
 
 /** Readies the runtime, which has no generation yet, for the network. Where requests are played
@@ -268,6 +272,10 @@ void pl_request_report_failure(struct pl_request *self, enum pl_failure failure)
 /** Lays out the upstream's request in `pieces`. */
 PL_NODISCARD int pl_request_build(struct pl_request *self, const struct pl_target *target,
                                   size_t *out_count);
+/** The edits that a target asks for, its model last, into room for edit_count + 1. */
+size_t pl_forward_edits(const struct pl_target *target, struct pl_json_edit *edits);
+/** What follows the base path of a provider: "/v1" is the gateway's own. */
+struct pl_str pl_forward_path(struct pl_str path);
 /** Passed-through credentials of different clients must not share a connection. */
 uint64_t pl_request_credential_tag(const struct pl_request *self,
                                    const struct pl_provider *provider);

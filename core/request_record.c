@@ -80,6 +80,28 @@ static void fill_tokens(struct pl_record *out, const struct pl_request *self)
     out->response_model = self->reads_usage ? self->usage.model : NULL;
 }
 
+/* The waits between tries: back-offs, queues, the policy's own time. */
+static void add_waits(struct pl_record_attempt *attempts, size_t count)
+{
+    uint32_t free_ms = 0;
+    for (size_t i = 0; i < count; i++) {
+        struct pl_record_attempt *attempt = &attempts[i];
+        attempt->wait_ms = attempt->start_ms > free_ms ? attempt->start_ms - free_ms : 0;
+        if (attempt->total_ms != PL_UNKNOWN_MS)
+            free_ms = attempt->start_ms + attempt->total_ms;
+    }
+}
+
+static void keep(struct pl_runtime *runtime, const struct pl_record *record)
+{
+    struct pl_record_text *text = &runtime->record_text;
+    if (!runtime->recent)
+        return;
+    text->len = 0;
+    pl_record_put_json(text, record);
+    pl_recent_add(runtime->recent, runtime->worker_index, text->data, text->len);
+}
+
 void pl_request_count(struct pl_request *self)
 {
     struct pl_record_attempt attempts[PL_TRAIL_MAX + 1];
@@ -88,10 +110,13 @@ void pl_request_count(struct pl_request *self)
         return;
     for (size_t i = 0; i < self->trail_count; i++)
         fill_attempt(&attempts[i], &self->trail[i], topology);
+    add_waits(attempts, self->trail_count);
+    uint32_t duration_ms = (uint32_t)(pl_last_now_ms() - self->start_ms);
     const struct pl_target *served = served_by(self);
     struct pl_record record = {
         .id = self->id,
-        .duration_ms = (uint32_t)(pl_last_now_ms() - self->start_ms),
+        .start_wall_ms = pl_now_wall_ms() - duration_ms,
+        .duration_ms = duration_ms,
         .route = self->route,
         .model_match = self->model_match,
         .policy = self->policy,
@@ -112,13 +137,15 @@ void pl_request_count(struct pl_request *self)
     };
     fill_tokens(&record, self);
     pl_metrics_add(self->runtime->metrics, self->runtime->worker_index, &record);
+    keep(self->runtime, &record);
     pl_request_forget_usage(self);
 }
 
 void pl_request_refused(int status, const char *reason, void *runtime)
 {
-    const struct pl_runtime *self = runtime;
+    struct pl_runtime *self = runtime;
     struct pl_record record = {
+        .start_wall_ms = pl_now_wall_ms(),
         .status = status,
         .end = PL_END_REFUSED,
         .reason = reason,
@@ -130,4 +157,5 @@ void pl_request_refused(int status, const char *reason, void *runtime)
     };
     if (self->metrics)
         pl_metrics_add(self->metrics, self->worker_index, &record);
+    keep(self, &record);
 }

@@ -45,6 +45,7 @@ struct pl_worker {
     struct event *mail_event, *drain_timer, *retire_timer;
     uint64_t drain_until_ms;
     struct pl_worker_levels levels;
+    struct pl_jobs jobs;
 };
 
 /* ---- making ---- */
@@ -93,6 +94,7 @@ struct pl_worker *pl_worker_new(int listen_fd, SSL_CTX *tls, bool is_simulator,
     self->tls = tls;
     self->notify = notify;
     self->notify_arg = arg;
+    pl_jobs_init(&self->jobs);
     int rc = init_loop(self, error, error_size);
     pl_runtime_init(&self->runtime, self->base);
     self->runtime.is_simulator = is_simulator;
@@ -138,6 +140,7 @@ void pl_worker_free(struct pl_worker *self)
     if (!self->started) /* else the server has closed it */
         close(self->listen_fd);
     pl_runtime_deinit(&self->runtime);
+    pl_jobs_deinit(&self->jobs);
     free_loop(self);
 }
 
@@ -242,6 +245,7 @@ static void *run(void *arg)
     pl_worker_levels_stop(&self->levels);
     pl_runtime_end_all(&self->runtime);
     pl_server_free(self->server);
+    pl_jobs_close(&self->jobs, &self->runtime);
     close_generations(self);
     return NULL;
 }
@@ -251,6 +255,11 @@ void pl_worker_measure(struct pl_worker *self, struct pl_metrics *metrics, size_
     self->runtime.metrics = metrics;
     self->runtime.worker_index = index;
     pl_worker_levels_init(&self->levels, &self->runtime);
+}
+
+void pl_worker_keep(struct pl_worker *self, struct pl_recent *recent)
+{
+    self->runtime.recent = recent;
 }
 
 void pl_worker_start(struct pl_worker *self)
@@ -292,6 +301,14 @@ bool pl_worker_is_settled(const struct pl_worker *self)
     return atomic_load_explicit(&self->settled, memory_order_acquire);
 }
 
+bool pl_worker_ask(struct pl_worker *self, struct pl_job *job)
+{
+    if (!self->started || !pl_jobs_add(&self->jobs, job))
+        return false;
+    pl_worker_mail(self, PL_MAIL_JOBS);
+    return true;
+}
+
 static void on_mail(evutil_socket_t fd, short what, void *arg)
 {
     (void)what;
@@ -304,6 +321,8 @@ static void on_mail(evutil_socket_t fd, short what, void *arg)
         carry_out_orders(self);
         self->notify(self->notify_arg);
     }
+    if (mail & PL_MAIL_JOBS)
+        pl_jobs_run(&self->jobs, &self->runtime);
     if (mail & PL_MAIL_STOP) {
         event_base_loopbreak(self->base);
         return;

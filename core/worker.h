@@ -7,7 +7,9 @@
 
 #include "base.h"
 #include "generation.h"
+#include "jobs.h"
 #include "metrics.h"
+#include "recent.h"
 #include "server.h"
 #include "watchdog.h"
 
@@ -15,6 +17,7 @@ enum pl_mail {
     PL_MAIL_DRAIN = 1,  /* stop accepting, finish what is in flight, then end */
     PL_MAIL_STOP = 2,   /* end now */
     PL_MAIL_ORDERS = 4, /* see pl_worker_order */
+    PL_MAIL_JOBS = 8,   /* see pl_worker_ask */
 };
 
 /** What is in force from now on. */
@@ -40,6 +43,8 @@ struct pl_worker *pl_worker_new(int listen_fd, SSL_CTX *tls, bool is_simulator,
 /** Has it count its requests, and say how it is, as number `index` of `metrics`; both before it is
  *  started. `metrics` is borrowed. */
 void pl_worker_measure(struct pl_worker *self, struct pl_metrics *metrics, size_t index);
+/** Has it keep its ended requests in `recent`; after pl_worker_measure. `recent` is borrowed. */
+void pl_worker_keep(struct pl_worker *self, struct pl_recent *recent);
 /** Starts the thread. Orders must have been given. */
 void pl_worker_start(struct pl_worker *self);
 /** What it shows of its policies' runs; lives as long as the worker. */
@@ -51,6 +56,9 @@ void pl_worker_mail(struct pl_worker *self, enum pl_mail mail);
 void pl_worker_order(struct pl_worker *self, const struct pl_worker_orders *orders);
 /** Whether the last orders are in force. Main thread only. */
 bool pl_worker_is_settled(const struct pl_worker *self);
+/** Has the worker run a job, whose context is its struct pl_runtime. False when the worker has
+ * ended or was not started: then it will not run. Main thread only. */
+PL_NODISCARD bool pl_worker_ask(struct pl_worker *self, struct pl_job *job);
 /** Waits for the thread's end. Any thread; mail may still be sent meanwhile. */
 void pl_worker_join(struct pl_worker *self);
 /** Frees one that was joined or never started; generations are left to their owner. NULL is let

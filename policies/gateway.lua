@@ -21,7 +21,7 @@
 -- error, never ignored. `perilune check policies` reports all of them with their lines.
 --
 -- The files are read at start and by a reload: SIGHUP, POST /admin/reload, `run --watch`. A reload
--- takes over all but listen, admin.address and workers, which wait for a restart.
+-- takes over all but listen, admin.address, admin.recent and workers, which wait for a restart.
 
 return {
 
@@ -38,11 +38,13 @@ return {
     --},
   },
 
-  -- /healthz, /readyz, /metrics, and /admin/targets: the health of targets, to eject and to restore
-  -- them. A token is required when other machines can reach the address.
+  -- The operators' listener: the dashboard at http://127.0.0.1:9901/, /healthz, /readyz, /metrics,
+  -- /admin/... A token is required when other machines can reach the address. Instead of it, a unix
+  -- socket that this user alone may open: "unix:/run/perilune.sock".
   admin = {
     address = "127.0.0.1:9901",
     --token = env "PERILUNE_ADMIN_TOKEN",
+    --recent = 200,            -- 0 to 10000; the last requests that are kept to be looked at
   },
 
   --workers = 0,               -- 0 to 256; threads that carry traffic, 0: one per core

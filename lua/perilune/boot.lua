@@ -8,9 +8,11 @@ local cjson = require "cjson.safe"
 local completion = require "perilune.completion"
 local config = require "perilune.config"
 local config_parts = require "perilune.config.parts"
+local config_show = require "perilune.config.show"
 local duration = require "perilune.duration"
 local errors = require "perilune.errors"
 local estimate = require "perilune.estimate"
+local explain = require "perilune.explain"
 local gateway = require "perilune.gateway"
 local health = require "perilune.health"
 local modules = require "perilune.modules"
@@ -267,10 +269,36 @@ end
 -- @tparam table helpers env, secret, file
 -- @treturn table the normalised configuration; raises an error whose text has a problem per line
 -- @treturn {table,...} its parts, see perilune.config.parts
+-- @treturn table what operators may see of it, see perilune.config.show
 function boot.check(sources, helpers)
-  local loaded = load_config(sources, helpers)
+  local watched, secrets = config_show.watch(helpers)
+  local loaded = load_config(sources, watched)
   load_policies(loaded, sources, run_selftest)
-  return loaded, config_parts.of(loaded)
+  return loaded, config_parts.of(loaded),
+    config_show.texts(loaded, sources[CONFIG_FILE], secrets)
+end
+
+--- Headers of a request that is only asked about, by their names in lower case.
+local function asked_headers(text)
+  local headers = {}
+  for name, value in pairs(text ~= "" and decode(text) or {}) do
+    if type(value) == "string" then headers[name:lower()] = value end
+  end
+  return headers
+end
+
+--- What would become of a request, see perilune.explain.
+-- @tparam table sources
+-- @tparam table helpers
+-- @tparam table asked method, path, headers_json, model, stream, body
+-- @treturn string JSON
+function boot.explain(sources, helpers, asked)
+  local watched, secrets = config_show.watch(helpers)
+  local loaded = load_config(sources, watched)
+  asked.headers = asked_headers(asked.headers_json)
+  local answer = explain.run({ config = loaded, targets = native.targets(), native = native },
+    asked)
+  return config_show.json(answer, secrets)
 end
 
 --- What runs for each request: C passes the request as a pointer, and whether its policy has

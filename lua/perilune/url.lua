@@ -5,6 +5,7 @@ local url = {}
 
 local DEFAULT_PORT = { http = 80, https = 443 }
 local MAX_URL_BYTES = 2048
+local MAX_SOCKET_PATH_BYTES = 107 -- of sockaddr_un
 local MAX_HOST_BYTES = 253
 local MAX_LABEL_BYTES = 63
 local ADDRESS_EXPECTED = 'must be "address:port", such as "127.0.0.1:8080" or "[::1]:8080"'
@@ -175,10 +176,29 @@ function url.address(text)
   return { address = bracketed and bracketed:lower() or host, port = port }
 end
 
+--- Read an address of the admin listener: as `url.address`, or a unix socket.
+-- @param text "127.0.0.1:9901" or "unix:/run/perilune.sock"
+-- @treturn[1] table { address, port }; of a socket { address = "unix:/...", port = 0 }
+-- @treturn[2] nil
+-- @treturn[2] string "invalid"
+-- @treturn[2] string what is wrong, to be put after the name of the option
+function url.admin_address(text)
+  local path = type(text) == "string" and text:match("^unix:(.*)$")
+  if not path then return url.address(text) end
+  if not path:find("^/") or path:find("[%z\1-\31\127]") then
+    return invalid('must have an absolute path after "unix:"')
+  end
+  if #path > MAX_SOCKET_PATH_BYTES then
+    return invalid(("must have a path of at most %d bytes"):format(MAX_SOCKET_PATH_BYTES))
+  end
+  return { address = text, port = 0 }
+end
+
 --- Whether only this machine can reach an address.
 -- @tparam string address numeric, as `url.address` gives it
 -- @treturn boolean
 function url.is_loopback(address)
+  if address:find("^unix:") then return true end
   if is_ipv4(address) then return address:find("^127%.") ~= nil end
   return address:find("^[0:]*:0*1$") ~= nil or address:find("^[0:]*:ffff:127%.") ~= nil
 end

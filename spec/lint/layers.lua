@@ -7,17 +7,17 @@
 -- include whatever they like.
 local LAYERS = {
   { name = "process", files = { "main", "process", "reload", "loader", "edition",
-    "worker", "config", "admin", "stage", "testing",
+    "worker", "jobs", "config", "admin", "stage", "testing",
     "simulate" } },
   { name = "glue", files = { "generation", "request", "admit", "forward", "send", "relay",
-    "bind" } },
+    "bind", "inflight" } },
   -- The two halves do not know each other: the network half has no Lua, the script half no sockets.
   { name = "script", files = { "vm", "coroutine" }, beside = true },
   { name = "network", files = { "server", "exchange", "reply", "listen", "attempt", "transport",
     "timer", "dial", "pool", "tls", "resolve", "target", "probe", "sink" } },
   { name = "pure", files = { "json", "sse", "headers", "http1", "guard", "multipart",
     "health", "gauge", "metrics", "bundle", "usage", "figures", "charges", "trial", "strikes",
-    "pattern", "record" } },
+    "pattern", "record", "recent" } },
   { name = "base", files = { "base", "log", "watchdog" } },
 }
 

@@ -33,7 +33,7 @@ describe("the admin listener", function()
     for path, said in pairs({ ["/healthz"] = "ok", ["/readyz"] = "ready" }) do
       local answer = gw:admin({ path = path })
       assert.equal(200, answer.status)
-      assert.same({ status = said }, answer:json())
+      assert.equal(said, answer:json().status)
       assert.equal("application/json", answer.headers["content-type"])
       assert.equal("no-store", answer.headers["cache-control"])
       answer = gw:admin({ path = path, method = "HEAD" })
@@ -64,7 +64,7 @@ describe("the admin listener", function()
     gw:wait_log("draining")
     local answer = kept:request(ready)
     assert.equal(503, answer.status)
-    assert.same({ status = "draining" }, answer:json())
+    assert.equal("draining", answer:json().status)
     assert.equal(503, gw:admin({ path = "/readyz" }).status)
     assert.equal(200, gw:admin({ path = "/healthz" }).status)
     up.may_end = true
@@ -75,8 +75,8 @@ describe("the admin listener", function()
 
   it("has nothing else", function()
     local gw = start()
-    for _, path in ipairs({ "/", "/healthz/", "/healthzz", "/HEALTHZ", "/v1/models", "/admin",
-      "/../healthz", "/%68ealthz", "/healthz%00" }) do
+    for _, path in ipairs({ "/index.html", "/healthz/", "/healthzz", "/HEALTHZ", "/v1/models",
+      "/admin", "/../healthz", "/%68ealthz", "/healthz%00" }) do
       assert_error(gw:admin({ path = path }), 404, "not_found")
     end
     for _, method in ipairs({ "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE" }) do
@@ -111,14 +111,92 @@ describe("the admin listener", function()
     for _, admin in ipairs({ "", 'token = "t0ken"' }) do
       local gw = start(admin)
       for _, origin in ipairs({ "https://evil.test", "null", "http://localhost:" .. gw.admin_port,
-        "" }) do
+        "http://127.0.0.1", "http://127.0.0.1:1", "ftp://127.0.0.1:" .. gw.admin_port,
+        "http://127.0.0.1:" .. gw.admin_port .. ".evil.test", "" }) do
         assert_error(gw:admin({ path = "/readyz", headers = { Origin = origin } }), 403,
-          "wrong_host")
+          "cross_site")
         assert_error(gw:admin({ path = "/x", method = "POST",
-          headers = { Origin = origin, Authorization = "Bearer t0ken" } }), 403, "wrong_host")
+          headers = { Origin = origin, Authorization = "Bearer t0ken" } }), 403, "cross_site")
+      end
+      for _, site in ipairs({ "cross-site", "same-site", "other", "" }) do
+        for _, path in ipairs({ "/readyz", "/admin/targets", "/dashboard.js", "/" }) do
+          assert_error(gw:admin({ path = path, headers = { ["Sec-Fetch-Site"] = site,
+            Authorization = "Bearer t0ken" } }), 403, "cross_site")
+        end
+        assert_error(gw:admin({ path = "/admin/drain", method = "POST", headers = {
+          ["Sec-Fetch-Site"] = site, ["Sec-Fetch-Mode"] = "navigate",
+          ["Sec-Fetch-Dest"] = "document", Authorization = "Bearer t0ken" } }), 403, "cross_site")
       end
       gw:stop()
     end
+  end)
+
+  it("lets its own page in, and links that lead to it", function()
+    local gw = start()
+    local own = { Origin = "http://127.0.0.1:" .. gw.admin_port,
+      ["Sec-Fetch-Site"] = "same-origin" }
+    assert.equal(200, gw:admin({ path = "/admin/targets", headers = own }).status)
+    assert.equal(200, gw:admin({ path = "/admin/targets/restore?target=one", method = "POST",
+      headers = own }).status)
+    assert.equal(200, gw:admin({ path = "/", headers = { ["Sec-Fetch-Site"] = "none" } }).status)
+    assert.equal(200, gw:admin({ path = "/", headers = { ["Sec-Fetch-Site"] = "cross-site",
+      ["Sec-Fetch-Mode"] = "navigate", ["Sec-Fetch-Dest"] = "document" } }).status)
+    assert_error(gw:admin({ path = "/", headers = { ["Sec-Fetch-Site"] = "cross-site",
+      ["Sec-Fetch-Mode"] = "navigate", ["Sec-Fetch-Dest"] = "iframe" } }), 403, "cross_site")
+  end)
+
+  it("is not ready when no route has a target that is fit", function()
+    local up = support.answering(200)
+    local gw = support.gateway { config = ([[return {
+      providers = { one = { url = "%s/v1" }, two = { url = "%s/v1" } },
+      routes = {
+        { name = "a", match = { model = "a" }, targets = { { provider = "one" } } },
+        { name = "b", match = { model = "b" }, targets = { { provider = "one" },
+          { provider = "two" } } },
+      } }]]):format(up.url, up.url) }
+    local function ready(query)
+      local answer = gw:admin { path = "/readyz" .. (query or "") }
+      return answer.status, table.concat(answer:json().routes_without_target, ",")
+    end
+    local function change(what)
+      assert.equal(200, gw:admin { path = "/admin/targets/" .. what, method = "POST" }.status)
+    end
+    assert.same({ 200, "" }, { ready() })
+    change("eject?target=one")
+    assert.same({ 200, "a" }, { ready() })
+    assert.same({ 503, "a" }, { ready("?route=a") })
+    assert.same({ 200, "a" }, { ready("?route=b") })
+    assert_error(gw:admin { path = "/readyz?route=c" }, 404, "not_found")
+    change("drain?provider=two")
+    assert.same({ 503, "a,b" }, { ready() })
+    assert.equal("no_usable_target", gw:admin({ path = "/readyz" }):json().status)
+    change("restore?target=one")
+    assert.same({ 200, "" }, { ready() })
+  end)
+
+  it("drains on demand, once", function()
+    local up
+    up = support.upstream(function(connection)
+      connection:read_request()
+      support.wait_until("the word to end", function() return up.may_end end)
+      connection:respond_json(200, { id = "x" })
+    end)
+    local gw = start(nil, up)
+    local response
+    support.spawn("client", function() response = gw:chat() end)
+    support.wait_until("the request", function() return #up.requests == 1 end)
+    local kept = support.connect(gw.admin_port)
+    local order = { path = "/admin/drain", method = "POST", headers = { Host = "localhost" } }
+    for _ = 1, 3 do
+      local answer = kept:request(order)
+      assert.equal(202, answer.status)
+      assert.same({ status = "draining", at_most_ms = 20000 }, answer:json())
+    end
+    assert.equal(503, kept:request({ path = "/readyz", headers = { Host = "localhost" } }).status)
+    up.may_end = true
+    support.wait_until("the answer", function() return response end)
+    assert.equal(200, response.status)
+    assert.equal(0, gw:wait_exit(5))
   end)
 
   it("asks for the token when there is one, but not for its health", function()

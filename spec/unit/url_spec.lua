@@ -157,6 +157,23 @@ describe("url.address", function()
   end)
 end)
 
+describe("url.admin_address", function()
+  it("takes a unix socket, too", function()
+    assert.are.same({ address = "unix:/run/p.sock", port = 0 },
+      url.admin_address("unix:/run/p.sock"))
+    assert.are.same({ address = "127.0.0.1", port = 1 }, url.admin_address("127.0.0.1:1"))
+    assert.is_true(url.is_loopback("unix:/run/p.sock"))
+    local long = "unix:/" .. ("x"):rep(107)
+    for _, text in ipairs { "unix:", "unix:p.sock", "unix:/a\nb", long, "x" } do
+      local value, code = url.admin_address(text)
+      assert.is_nil(value)
+      assert.are.equal("invalid", code)
+    end
+    assert.is_not_nil(url.admin_address("unix:/" .. ("x"):rep(106)))
+    assert.are.equal("invalid", select(2, url.admin_address(1)))
+  end)
+end)
+
 describe("url.is_host", function()
   it("takes names and IPv4 addresses only", function()
     assert.is_true(url.is_host("api.example.com"))

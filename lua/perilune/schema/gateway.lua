@@ -57,8 +57,9 @@ return types.record {
     } },
   } },
   { "admin", section {
-    { "address", { kind = "text", read = url.address, default = "127.0.0.1:9901" } },
+    { "address", { kind = "text", read = url.admin_address, default = "127.0.0.1:9901" } },
     { "token", texts.CREDENTIAL },
+    { "recent", integer(0, 10000, 200) },
   } },
   { "workers", integer(0, 256, 0) },
   { "drain", span("0ms", "1h", "30s") },

@@ -49,7 +49,10 @@ function normalise.run(checked)
       address = listen.address.address, port = listen.address.port,
       tls_cert = tls.cert, tls_key = tls.key,
     },
-    admin = { address = admin.address.address, port = admin.address.port, token = admin.token },
+    admin = {
+      address = admin.address.address, port = admin.address.port, token = admin.token,
+      recent_count = admin.recent,
+    },
     workers = checked.workers, drain_ms = checked.drain, log_level = checked.log_level,
     reload = reload_of(checked.reload),
     response_headers = checked.response_headers, limits = limits_of(checked.limits),

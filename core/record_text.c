@@ -1,0 +1,438 @@
+/*
+ * Record text: see record_text.h.
+ */
+#include "record_text.h"
+#include <stdlib.h>
+#include <time.h>
+
+#define FIRST_BYTES 2048
+
+void pl_record_text_init(struct pl_record_text *self)
+{
+    *self = (struct pl_record_text){0};
+}
+
+void pl_record_text_deinit(struct pl_record_text *self)
+{
+    free(self->data);
+    self->data = NULL;
+}
+
+/* ---- bytes, numbers, strings --------------------------------------------------------------- */
+
+static void grow(struct pl_record_text *self, size_t len)
+{
+    self->cap = PL_MAX(PL_MAX(self->cap * 2, self->len + len), (size_t)FIRST_BYTES);
+    self->data = pl_xrealloc(self->data, self->cap);
+}
+
+/* Room for `len` more bytes. */
+static inline char *reserve(struct pl_record_text *self, size_t len)
+{
+    if (len > self->cap - self->len)
+        grow(self, len);
+    return self->data + self->len;
+}
+
+static inline void put(struct pl_record_text *self, const char *data, size_t len)
+{
+    memcpy(reserve(self, len), data, len);
+    self->len += len;
+}
+
+#define PUT(self, literal) put(self, literal, sizeof(literal) - 1)
+
+void pl_record_put(struct pl_record_text *self, const char *data, size_t len)
+{
+    put(self, data, len);
+}
+
+static void put_text(struct pl_record_text *self, const char *text)
+{
+    put(self, text, strlen(text));
+}
+
+static void put_number(struct pl_record_text *self, uint64_t number)
+{
+    self->len += pl_put_decimal(reserve(self, PL_NUMBER_MAX), number);
+}
+
+static void put_hex16(struct pl_record_text *self, uint64_t number)
+{
+    char *at = reserve(self, 16);
+    for (int i = 15; i >= 0; i--, number >>= 4)
+        at[i] = "0123456789abcdef"[number & 15];
+    self->len += 16;
+}
+
+static bool is_tail(unsigned char byte)
+{
+    return (byte & 0xc0) == 0x80;
+}
+
+/* How long the character at `at` is; 0: what stands there is not UTF-8 (RFC 3629). */
+static size_t character_bytes(const unsigned char *at, size_t left)
+{
+    unsigned char lead = at[0];
+    size_t len = lead < 0x80 ? 1 : lead < 0xc2 ? 0 : lead < 0xe0 ? 2 : lead < 0xf0 ? 3 : 4;
+    if (lead > 0xf4 || len == 0 || len > left)
+        return 0;
+    for (size_t i = 1; i < len; i++) {
+        if (!is_tail(at[i]))
+            return 0;
+    }
+    bool overlong = (lead == 0xe0 && at[1] < 0xa0) || (lead == 0xf0 && at[1] < 0x90);
+    bool surrogate = lead == 0xed && at[1] > 0x9f;
+    return overlong || surrogate || (lead == 0xf4 && at[1] > 0x8f) ? 0 : len;
+}
+
+static bool is_plain(unsigned char byte)
+{
+    return byte >= 0x20 && byte < 0x7f && byte != '"' && byte != '\\';
+}
+
+static void put_escaped(struct pl_record_text *self, unsigned char byte)
+{
+    static const char short_forms[] = {['\b'] = 'b', ['\t'] = 't', ['\n'] = 'n', ['\f'] = 'f',
+                                       ['\r'] = 'r', ['"'] = '"',  ['\\'] = '\\'};
+    char form = byte < sizeof(short_forms) ? short_forms[byte] : 0;
+    char text[6] = {'\\',
+                    form ? form : 'u',
+                    '0',
+                    '0',
+                    "0123456789abcdef"[byte >> 4],
+                    "0123456789abcdef"[byte & 15]};
+    put(self, text, form ? 2 : 6);
+}
+
+/* One character that does not stand for itself, or a run of them that does; how long it is. */
+static size_t put_run(struct pl_record_text *self, const unsigned char *at, size_t left)
+{
+    size_t len = 0;
+    while (len < left && is_plain(at[len]))
+        len++;
+    if (len > 0) {
+        put(self, (const char *)at, len);
+    } else if (at[0] < 0x80) {
+        put_escaped(self, at[0]);
+        len = 1;
+    } else if ((len = character_bytes(at, left)) > 0) {
+        put(self, (const char *)at, len);
+    } else {
+        PUT(self, "\xEF\xBF\xBD");
+        len = 1;
+    }
+    return len;
+}
+
+/* Where a text is cut: not within a character. */
+static size_t cut_at(struct pl_str text, size_t max_bytes)
+{
+    size_t len = max_bytes;
+    for (size_t back = 0; back < 3 && len > 0 && is_tail((unsigned char)text.data[len]); back++)
+        len--;
+    return len;
+}
+
+void pl_record_put_string(struct pl_record_text *self, struct pl_str text, size_t max_bytes)
+{
+    const unsigned char *at = (const unsigned char *)text.data;
+    size_t len = text.len > max_bytes ? cut_at(text, max_bytes) : text.len;
+    PUT(self, "\"");
+    for (size_t done = 0; done < len;)
+        done += put_run(self, at + done, len - done);
+    if (len < text.len)
+        PUT(self, "\xE2\x80\xA6");
+    PUT(self, "\"");
+}
+
+static void put_string(struct pl_record_text *self, struct pl_str text)
+{
+    pl_record_put_string(self, text, PL_RECORD_STRING_MAX_BYTES);
+}
+
+/* ---- the date ------------------------------------------------------------------------------ */
+
+static void write_date(struct pl_record_text *self, uint64_t wall_s)
+{
+    time_t seconds = (time_t)wall_s;
+    struct tm utc = {.tm_mday = 1};
+    char text[sizeof(self->date) + 1];
+    (void)gmtime_r(&seconds, &utc);
+    if (strftime(text, sizeof(text), "%Y-%m-%dT%H:%M:%S.", &utc) != sizeof(self->date))
+        memcpy(text, "0000-00-00T00:00:00.", sizeof(self->date)); /* a year of five digits */
+    memcpy(self->date, text, sizeof(self->date));
+    self->dated_s = wall_s;
+}
+
+static void put_time(struct pl_record_text *self, uint64_t wall_ms)
+{
+    unsigned ms = (unsigned)(wall_ms % 1000);
+    if (wall_ms / 1000 != self->dated_s)
+        write_date(self, wall_ms / 1000);
+    put(self, self->date, sizeof(self->date));
+    char rest[] = {(char)('0' + ms / 100), (char)('0' + ms / 10 % 10), (char)('0' + ms % 10), 'Z'};
+    put(self, rest, sizeof(rest));
+}
+
+static uint64_t end_wall_ms(const struct pl_record *record)
+{
+    return record->start_wall_ms + record->duration_ms;
+}
+
+/* ---- JSON ---------------------------------------------------------------------------------- */
+
+/* Members that may be left out; `KEY` is a literal. The first member is written by hand. */
+#define JSON_TEXT(self, KEY, value)                                                                \
+    do {                                                                                           \
+        if (value) {                                                                               \
+            PUT(self, ",\"" KEY "\":");                                                            \
+            put_string(self, pl_str_of(value));                                                    \
+        }                                                                                          \
+    } while (0)
+#define JSON_SPAN(self, KEY, value)                                                                \
+    do {                                                                                           \
+        if ((value).len > 0) {                                                                     \
+            PUT(self, ",\"" KEY "\":");                                                            \
+            put_string(self, value);                                                               \
+        }                                                                                          \
+    } while (0)
+#define JSON_NUMBER(self, KEY, is_known, value)                                                    \
+    do {                                                                                           \
+        if (is_known) {                                                                            \
+            PUT(self, ",\"" KEY "\":");                                                            \
+            put_number(self, (uint64_t)(value));                                                   \
+        }                                                                                          \
+    } while (0)
+#define JSON_MS(self, KEY, value)    JSON_NUMBER(self, KEY, (value) != PL_UNKNOWN_MS, value)
+#define JSON_COUNT(self, KEY, value) JSON_NUMBER(self, KEY, (value) >= 0, value)
+
+/* By consequence: a request suffered, or not. */
+static bool has_suffered(const struct pl_record *record)
+{
+    return record->end == PL_END_CUT || record->end == PL_END_FAILED ||
+           record->end == PL_END_KILLED || record->status >= 500;
+}
+
+static void put_http(struct pl_record_text *self, const struct pl_record *record)
+{
+    JSON_TEXT(self, "id", record->id);
+    JSON_SPAN(self, "http.request.method", record->method);
+    JSON_SPAN(self, "url.path", record->path);
+    JSON_SPAN(self, "client.address", record->peer);
+    JSON_NUMBER(self, "http.response.status_code", record->status > 0, record->status);
+    PUT(self, ",\"end\":\"");
+    put_text(self, pl_end_name(record->end));
+    PUT(self, "\"");
+    JSON_TEXT(self, "reason", record->reason);
+    JSON_NUMBER(self, "duration_ms", true, record->duration_ms);
+    JSON_MS(self, "first_token_ms", record->first_token_ms);
+    JSON_NUMBER(self, "http.request.body.size", true, record->request_body_bytes);
+    JSON_NUMBER(self, "http.response.body.size", true, record->response_body_bytes);
+}
+
+static void put_endpoint(struct pl_record_text *self, const struct pl_record *record)
+{
+    if (!record->endpoint_host)
+        return;
+    PUT(self, ",\"endpoint\":");
+    put_string(self, pl_str_of(record->endpoint_host));
+    self->len--; /* the closing quote */
+    PUT(self, ":");
+    put_number(self, record->endpoint_port);
+    PUT(self, "\"");
+}
+
+static void put_service(struct pl_record_text *self, const struct pl_record *record)
+{
+    JSON_TEXT(self, "route", record->route);
+    JSON_TEXT(self, "policy", record->policy);
+    JSON_TEXT(self, "target", record->target);
+    put_endpoint(self, record);
+    JSON_NUMBER(self, "generation", record->generation > 0, record->generation);
+    if (record->stream)
+        PUT(self, ",\"stream\":true");
+    if (record->floor)
+        PUT(self, ",\"floor\":true");
+    JSON_TEXT(self, "policy_fault", record->policy_fault);
+}
+
+static void put_gen_ai(struct pl_record_text *self, const struct pl_record *record)
+{
+    JSON_TEXT(self, "gen_ai.operation.name", record->operation);
+    JSON_TEXT(self, "gen_ai.provider.name", record->provider);
+    JSON_SPAN(self, "gen_ai.request.model", record->model);
+    JSON_TEXT(self, "gen_ai.response.model", record->response_model);
+    JSON_COUNT(self, "gen_ai.usage.input_tokens", record->input_tokens);
+    JSON_COUNT(self, "gen_ai.usage.output_tokens", record->output_tokens);
+    JSON_COUNT(self, "gen_ai.usage.cache_read.input_tokens", record->cached_tokens);
+    JSON_COUNT(self, "gen_ai.usage.reasoning.output_tokens", record->reasoning_tokens);
+}
+
+static void put_trace(struct pl_record_text *self, const struct pl_trace *trace)
+{
+    if (trace->span_id == 0)
+        return;
+    PUT(self, ",\"trace_id\":\"");
+    put_hex16(self, trace->id_high);
+    put_hex16(self, trace->id_low);
+    PUT(self, "\",\"span_id\":\"");
+    put_hex16(self, trace->span_id);
+    PUT(self, "\"");
+}
+
+static void put_attempt(struct pl_record_text *self, const struct pl_record_attempt *attempt)
+{
+    PUT(self, "{\"target\":");
+    put_string(self, pl_str_of(attempt->target));
+    JSON_TEXT(self, "provider", attempt->provider);
+    JSON_NUMBER(self, "status", attempt->status > 0, attempt->status);
+    PUT(self, ",\"class\":\"");
+    put_text(self, pl_class_name(attempt->class));
+    PUT(self, "\",\"start_ms\":");
+    put_number(self, attempt->start_ms);
+    JSON_MS(self, "wait_ms", attempt->wait_ms);
+    JSON_MS(self, "connect_ms", attempt->connect_ms);
+    JSON_MS(self, "head_ms", attempt->head_ms);
+    JSON_MS(self, "first_token_ms", attempt->first_token_ms);
+    JSON_MS(self, "total_ms", attempt->total_ms);
+    if (attempt->reused)
+        PUT(self, ",\"reused\":true");
+    else
+        PUT(self, ",\"reused\":false");
+    JSON_TEXT(self, "detail", attempt->detail);
+    PUT(self, "}");
+}
+
+static void put_attempts(struct pl_record_text *self, const struct pl_record *record)
+{
+    PUT(self, ",\"attempts\":[");
+    for (size_t i = 0; i < record->attempt_count; i++) {
+        if (i > 0)
+            PUT(self, ",");
+        put_attempt(self, &record->attempts[i]);
+    }
+    PUT(self, "]");
+}
+
+static void put_bodies(struct pl_record_text *self, const struct pl_record *record)
+{
+    if (record->request_body.len > 0) {
+        PUT(self, ",\"request_body\":");
+        pl_record_put_string(self, record->request_body, SIZE_MAX);
+    }
+    if (record->response_body.len > 0) {
+        PUT(self, ",\"response_body\":");
+        pl_record_put_string(self, record->response_body, SIZE_MAX);
+    }
+}
+
+void pl_record_put_json(struct pl_record_text *self, const struct pl_record *record)
+{
+    PUT(self, "{\"time\":\"");
+    put_time(self, end_wall_ms(record));
+    if (has_suffered(record))
+        PUT(self, "\",\"level\":\"warn\",\"scope\":\"request\"");
+    else
+        PUT(self, "\",\"level\":\"info\",\"scope\":\"request\"");
+    put_http(self, record);
+    put_service(self, record);
+    put_gen_ai(self, record);
+    put_trace(self, &record->trace);
+    put_attempts(self, record);
+    put_bodies(self, record);
+    PUT(self, "}");
+}
+
+/* ---- for people ---------------------------------------------------------------------------- */
+
+/* As it is when it is a plain word, quoted otherwise. */
+static void put_word(struct pl_record_text *self, struct pl_str text)
+{
+    bool is_word = text.len > 0 && text.len <= PL_RECORD_STRING_MAX_BYTES;
+    for (size_t i = 0; is_word && i < text.len; i++)
+        is_word = is_plain((unsigned char)text.data[i]) && text.data[i] != ' ';
+    if (is_word)
+        put(self, text.data, text.len);
+    else
+        put_string(self, text);
+}
+
+static void put_count(struct pl_record_text *self, struct pl_str name, int64_t count)
+{
+    if (count < 0)
+        return;
+    put(self, name.data, name.len);
+    put_number(self, (uint64_t)count);
+}
+
+/* "a/gpt-4;connect;3ms,b/gpt-4;200;40ms", as in the header x-perilune-trail */
+static void put_trail(struct pl_record_text *self, const struct pl_record *record)
+{
+    for (size_t i = 0; i < record->attempt_count; i++) {
+        const struct pl_record_attempt *attempt = &record->attempts[i];
+        put_text(self, i > 0 ? "," : " tries=");
+        put_word(self, pl_str_of(attempt->target));
+        PUT(self, ";");
+        if (attempt->class == PL_CLASS_OK || attempt->status >= 300)
+            put_number(self, (uint64_t)attempt->status);
+        else
+            put_text(self, pl_class_name(attempt->class));
+        PUT(self, ";");
+        put_number(self, attempt->total_ms);
+        PUT(self, "ms");
+    }
+}
+
+static void put_plain_head(struct pl_record_text *self, const struct pl_record *record)
+{
+    put_time(self, end_wall_ms(record));
+    PUT(self, " ");
+    if (record->status > 0)
+        put_number(self, (uint64_t)record->status);
+    else
+        PUT(self, "-");
+    PUT(self, " ");
+    put_text(self, pl_end_name(record->end));
+    PUT(self, " ");
+    put_number(self, record->duration_ms);
+    PUT(self, "ms ");
+    put_word(self, record->method.len > 0 ? record->method : PL_STR("-"));
+    PUT(self, " ");
+    put_word(self, record->path.len > 0 ? record->path : PL_STR("-"));
+}
+
+static void put_named(struct pl_record_text *self, const char *name, struct pl_str value)
+{
+    if (value.len == 0)
+        return;
+    put_text(self, name);
+    put_word(self, value);
+}
+
+static struct pl_str str_or_none(const char *text)
+{
+    return text ? pl_str_of(text) : PL_STR("");
+}
+
+void pl_record_put_plain(struct pl_record_text *self, const struct pl_record *record)
+{
+    put_plain_head(self, record);
+    put_named(self, " ", record->model);
+    put_named(self, " -> ", str_or_none(record->target));
+    put_named(self, " reason=", str_or_none(record->reason));
+    if (record->first_token_ms != PL_UNKNOWN_MS) {
+        PUT(self, " first_token=");
+        put_number(self, record->first_token_ms);
+        PUT(self, "ms");
+    }
+    put_count(self, PL_STR(" input_tokens="), record->input_tokens);
+    put_count(self, PL_STR(" output_tokens="), record->output_tokens);
+    if (record->attempt_count > 1 || record->end != PL_END_COMPLETE)
+        put_trail(self, record);
+    put_named(self, " policy_fault=", str_or_none(record->policy_fault));
+    put_named(self, " client=", record->peer);
+    put_named(self, " id=", str_or_none(record->id));
+    put_named(self, " request_body=", record->request_body);
+    put_named(self, " response_body=", record->response_body);
+}
