@@ -221,7 +221,7 @@ describe("a streamed answer", function()
 
   it("reads no further ahead of a client that does not read", function()
     local sent_bytes, done = 0, false
-    local piece = "data: " .. ("y"):rep(64000) .. "\n\n"
+    local piece = "data: \"" .. ("y"):rep(64000) .. "\"\n\n"
     local up = streaming(function(conn)
       for _ = 1, 400 do -- 25 MB
         if not conn:chunk(piece) then break end
