@@ -30,6 +30,8 @@ struct pl_str pl_gate_data(const struct pl_gate *self)
 
 static void add_data(struct pl_gate *self, const char *data, size_t len)
 {
+    if (len == 0)
+        return;
     if (len > PL_GATE_EVENT_MAX_BYTES - self->data_len) {
         self->verdict = PL_GATE_MEANINGFUL;
         return;

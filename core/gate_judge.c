@@ -265,17 +265,44 @@ static struct pl_str unwrap(struct pl_str value)
     return wraps ? first : value;
 }
 
+/* What forms are told by. */
+struct top {
+    struct pl_str error, type, choices; /* empty where there is none */
+};
+
+static struct top read_top(struct pl_str object)
+{
+    struct top top = {PL_STR(""), PL_STR(""), PL_STR("")};
+    struct pl_json_walk walk;
+    struct pl_str key, value;
+    pl_json_walk_init(&walk, object);
+    while (pl_json_walk_next(&walk, &key, &value)) {
+        if (pl_str_equal(key, PL_STR("error")))
+            top.error = value;
+        else if (pl_str_equal(key, PL_STR("type")))
+            top.type = pl_json_string_bytes(value);
+        else if (pl_str_equal(key, PL_STR("choices")) && value.data[0] == '[')
+            top.choices = value;
+    }
+    return top;
+}
+
+static bool is_error(const struct top *self)
+{
+    return !pl_json_is_blank(self->error) || pl_str_equal(self->type, PL_STR("error"));
+}
+
 static enum pl_gate_verdict judge_object(struct pl_gate_seen *seen, struct pl_str event)
 {
-    struct pl_str type = string_member(event, "type"), choices = member(event, "choices");
-    if (!pl_json_is_blank(member(event, "error")) || pl_str_equal(type, PL_STR("error")))
+    struct top top = read_top(event);
+    if (is_error(&top))
         return PL_GATE_ERROR;
-    if (type.len > 9 && memcmp(type.data, "response.", 9) == 0)
-        return judge_response_event(type, event);
-    if (type.len > 0)
-        return judge_message_event(type, event);
-    if (choices.len > 0 && choices.data[0] == '[')
-        return judge_choices(seen, choices);
+    if (top.type.len > 9 && memcmp(top.type.data, "response.", 9) == 0)
+        return judge_response_event(top.type, event);
+    if (top.type.len > 0)
+        return judge_message_event(top.type, event);
+    if (top.choices.len > 0)
+        return judge_choices(seen, top.choices);
     return meaningful_if(!pl_json_is_blank(event));
 }
 
@@ -301,10 +328,10 @@ enum pl_gate_verdict pl_gate_judge_event(struct pl_gate_seen *seen, struct pl_st
 static enum pl_gate_verdict judge_answer(struct pl_str answer)
 {
     struct pl_gate_seen seen = {0};
-    if (!pl_json_is_blank(member(answer, "error")) ||
-        pl_str_equal(string_member(answer, "type"), PL_STR("error")))
+    struct top top = read_top(answer);
+    if (is_error(&top))
         return PL_GATE_ERROR;
-    enum pl_gate_verdict verdict = judge_choices(&seen, member(answer, "choices"));
+    enum pl_gate_verdict verdict = judge_choices(&seen, top.choices);
     if (verdict == PL_GATE_MEANINGFUL || verdict == PL_GATE_ERROR)
         return verdict;
     bool has_answer = output_has_content(answer) || is_filtered(answer) || is_refusal(answer) ||
