@@ -84,6 +84,11 @@ static enum pl_outcome outcome_of_failure(enum pl_failure failure)
     case PL_FAIL_TIMEOUT_CONNECT:
     case PL_FAIL_RESET:
         return PL_OUTCOME_CONNECTION;
+    case PL_FAIL_RATE_LIMITED:
+        return PL_OUTCOME_REJECTED;
+    case PL_FAIL_OVERLOADED:
+        return PL_OUTCOME_GATEWAY_ERROR;
+    case PL_FAIL_SERVER_ERROR:
     case PL_FAIL_TIMEOUT_HEAD:
     case PL_FAIL_TIMEOUT_FIRST_TOKEN:
     case PL_FAIL_TIMEOUT_IDLE:
@@ -92,6 +97,12 @@ static enum pl_outcome outcome_of_failure(enum pl_failure failure)
     case PL_FAIL_MALFORMED:
     case PL_FAIL_EMPTY:
         return PL_OUTCOME_SERVER_ERROR;
+    case PL_FAIL_AUTH: /* as the statuses that say the same */
+    case PL_FAIL_BILLING:
+    case PL_FAIL_MODEL_NOT_FOUND:
+    case PL_FAIL_CONTEXT_LENGTH:
+    case PL_FAIL_CONTENT_FILTER:
+    case PL_FAIL_CLIENT_FAULT:
     case PL_FAIL_TIMEOUT_DEADLINE: /* the client's limit, not the target's fault */
         return PL_OUTCOME_NEUTRAL;
     }
@@ -160,7 +171,8 @@ void pl_request_report_status(struct pl_request *self, int status, uint32_t firs
 
 void pl_request_report_failure(struct pl_request *self, enum pl_failure failure)
 {
-    report(self, outcome_of_failure(failure), false);
+    bool answered = failure >= PL_FAIL_RATE_LIMITED && failure <= PL_FAIL_SERVER_ERROR;
+    report(self, outcome_of_failure(failure), answered);
 }
 
 bool pl_request_enter_queue(struct pl_request *self, const struct pl_target *target,

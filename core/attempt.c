@@ -68,6 +68,15 @@ static _Thread_local char scratch[SCRATCH_BYTES];
 
 static const char *const FAILURE_NAMES[] = {
     [PL_FAIL_NONE] = "ok",
+    [PL_FAIL_RATE_LIMITED] = "rate_limited",
+    [PL_FAIL_AUTH] = "auth",
+    [PL_FAIL_BILLING] = "billing",
+    [PL_FAIL_MODEL_NOT_FOUND] = "model_not_found",
+    [PL_FAIL_CONTEXT_LENGTH] = "context_length",
+    [PL_FAIL_CONTENT_FILTER] = "content_filter",
+    [PL_FAIL_CLIENT_FAULT] = "client_fault",
+    [PL_FAIL_OVERLOADED] = "overloaded",
+    [PL_FAIL_SERVER_ERROR] = "server_error",
     [PL_FAIL_DNS] = "dns",
     [PL_FAIL_CONNECT] = "connect",
     [PL_FAIL_TLS] = "tls",

@@ -23,7 +23,18 @@
 
 /** How an attempt ended, other than by a whole answer. Names are the outcome classes of Lua. */
 enum pl_failure {
-    PL_FAIL_NONE,            /* a whole answer */
+    PL_FAIL_NONE, /* a whole answer */
+    /* up to server_error: what an error says that came under status 200. Never from an attempt,
+       only from its owner, who looks into the body. */
+    PL_FAIL_RATE_LIMITED,
+    PL_FAIL_AUTH,
+    PL_FAIL_BILLING,
+    PL_FAIL_MODEL_NOT_FOUND,
+    PL_FAIL_CONTEXT_LENGTH,
+    PL_FAIL_CONTENT_FILTER,
+    PL_FAIL_CLIENT_FAULT,
+    PL_FAIL_OVERLOADED,
+    PL_FAIL_SERVER_ERROR,
     PL_FAIL_DNS,             /* the name could not be resolved */
     PL_FAIL_CONNECT,         /* no address accepted a connection */
     PL_FAIL_TLS,             /* handshake or verification failed */
@@ -35,8 +46,8 @@ enum pl_failure {
     PL_FAIL_TIMEOUT_TRY,      /* the whole attempt took too long */
     PL_FAIL_TIMEOUT_DEADLINE, /* the request's deadline passed */
     PL_FAIL_TRUNCATED,        /* the body ended early */
-    PL_FAIL_MALFORMED,        /* not HTTP/1.1 as the RFC has it */
-    PL_FAIL_EMPTY,            /* a stream without a single event */
+    PL_FAIL_MALFORMED,        /* not HTTP/1.1 as the RFC has it, or no JSON where JSON is due */
+    PL_FAIL_EMPTY,            /* an answer without content */
 };
 
 /** "connect", "timeout_head", ...; "ok" for PL_FAIL_NONE. */

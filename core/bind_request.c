@@ -227,7 +227,8 @@ static int send_begin(lua_State *L)
     return wait_for(L, self, PL_WAIT_ANSWER, "the answer of an upstream");
 }
 
-/* send_result(req) -> res | nil, class, detail, target */
+/* send_result(req) -> res | nil, class, detail, target, error; `error`, when there is one: what the
+ * target said in place of an answer, to be settled. */
 static int send_result(lua_State *L)
 {
     struct pl_request *self = check(L, 1, REQUEST_CLASS);
@@ -238,7 +239,22 @@ static int send_result(lua_State *L)
     lua_pushstring(L, pl_failure_name(response->failure));
     lua_pushstring(L, response->detail);
     pl_bind_push_target(L, self->generation, response->target);
-    return 4;
+    if (response->error.len == 0)
+        return 4;
+    push_str(L, response->error);
+    return 5;
+}
+
+/* settle_error(req, class): tells of which class that error was. */
+static int settle_error(lua_State *L)
+{
+    struct pl_request *self = check(L, 1, REQUEST_CLASS);
+    const char *class = luaL_checkstring(L, 2);
+    enum pl_failure failure = PL_FAIL_RATE_LIMITED;
+    while (failure < PL_FAIL_SERVER_ERROR && strcmp(pl_failure_name(failure), class) != 0)
+        failure++;
+    pl_request_settle_error(self, failure);
+    return 0;
 }
 
 /* relay_begin(req, res): commits; yields until the answer has ended. */
@@ -390,7 +406,24 @@ static int set_deadline_ms(lua_State *L)
     return 0;
 }
 
-/* set_route(req, name, policy, refuses_floor, model_match): the texts are kept by the caller */
+/* The options of a table { on, max_bytes, check_body }. */
+static struct pl_gate_options check_gate(lua_State *L, int index)
+{
+    static const char *const names[] = {"content", "event", "head", NULL};
+    struct pl_gate_options gate = {0};
+    luaL_checktype(L, index, LUA_TTABLE);
+    lua_getfield(L, index, "on");
+    lua_getfield(L, index, "max_bytes");
+    lua_getfield(L, index, "check_body");
+    gate.on = (enum pl_gate_on)luaL_checkoption(L, -3, NULL, names);
+    gate.max_bytes = (uint32_t)luaL_checkint(L, -2);
+    gate.check_body = lua_toboolean(L, -1);
+    lua_pop(L, 3);
+    return gate;
+}
+
+/* set_route(req, name, policy, refuses_floor, model_match, gate): the texts are kept by the caller;
+ * gate nil: the defaults */
 static int set_route(lua_State *L)
 {
     struct pl_request *self = check(L, 1, REQUEST_CLASS);
@@ -401,6 +434,8 @@ static int set_route(lua_State *L)
     self->policy = luaL_optstring(L, 3, NULL);
     self->refuses_floor = lua_toboolean(L, 4);
     self->model_match = luaL_optstring(L, 5, NULL);
+    if (lua_istable(L, 6))
+        self->gate = check_gate(L, 6);
     return 0;
 }
 
@@ -452,6 +487,7 @@ void pl_bind_request(lua_State *L)
                                          {"edit", edit},
                                          {"send_begin", send_begin},
                                          {"send_result", send_result},
+                                         {"settle_error", settle_error},
                                          {"relay_begin", relay_begin},
                                          {"relay_result", relay_result},
                                          {"respond", respond},

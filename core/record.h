@@ -33,7 +33,7 @@ const char *pl_end_name(enum pl_end end);
 enum pl_class {
     PL_CLASS_NONE, /* not known: the try was given up before it told */
     PL_CLASS_OK,
-    PL_CLASS_RATE_LIMITED,
+    PL_CLASS_RATE_LIMITED, /* from here on as in enum pl_failure, in its order */
     PL_CLASS_AUTH,
     PL_CLASS_BILLING,
     PL_CLASS_MODEL_NOT_FOUND,
@@ -42,7 +42,7 @@ enum pl_class {
     PL_CLASS_CLIENT_FAULT,
     PL_CLASS_OVERLOADED,
     PL_CLASS_SERVER_ERROR,
-    PL_CLASS_DNS, /* from here on as in enum pl_failure, in its order */
+    PL_CLASS_DNS,
     PL_CLASS_CONNECT,
     PL_CLASS_TLS,
     PL_CLASS_RESET,

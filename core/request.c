@@ -452,6 +452,7 @@ void pl_request_end(struct pl_request *self)
     self->stream = self->committed = self->paused = self->client_gone = false;
     self->past_deadline = self->broken = self->floor = self->first_token = false;
     self->refuses_floor = false;
+    self->gate = (struct pl_gate_options){0};
     self->log_line_count = 0;
     self->policy_fault = PL_POLICY_FAULT_NONE;
     self->failed = self->killed = self->relayed = false;

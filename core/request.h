@@ -20,6 +20,7 @@
 #include "attempt.h"
 #include "base.h"
 #include "coroutine.h"
+#include "gate.h"
 #include "generation.h"
 #include "json.h"
 #include "metrics.h"
@@ -47,7 +48,7 @@
 /** What the policy of a request waits for. */
 enum pl_wait {
     PL_WAIT_NONE,
-    PL_WAIT_ANSWER,   /* head (or first event, or error body) of the upstream's answer */
+    PL_WAIT_ANSWER,   /* head (or first content, or error body) of the upstream's answer */
     PL_WAIT_BODY,     /* the rest of an answer that the policy wants to read */
     PL_WAIT_RELAY,    /* the end of the answer that is being relayed */
     PL_WAIT_WRITABLE, /* the client to take what the policy has written */
@@ -56,7 +57,8 @@ enum pl_wait {
 
 /** Where the bytes of the upstream's answer go. */
 enum pl_intake {
-    PL_INTAKE_GATED,      /* held until the first event */
+    PL_INTAKE_GATED,      /* held until the first event that means something */
+    PL_INTAKE_CHECKED,    /* held whole, up to PL_COLLECT_MAX_BYTES, before the policy sees it */
     PL_INTAKE_HELD,       /* held until the policy decides; reading stops at PL_HELD_MAX_BYTES */
     PL_INTAKE_COLLECTING, /* held whole for the policy, up to PL_COLLECT_MAX_BYTES */
     PL_INTAKE_RELAYING,   /* to the client */
@@ -73,6 +75,13 @@ struct pl_trail_entry {
     uint32_t total_ms;
     uint64_t body_bytes;
     bool reused;
+};
+
+/** When an answer that streams is one, and what of others is looked into; from the route. */
+struct pl_gate_options {
+    enum pl_gate_on { PL_GATE_ON_CONTENT, PL_GATE_ON_EVENT, PL_GATE_ON_HEAD } on;
+    uint32_t max_bytes; /* held without a verdict, then it is passed on; 0: PL_HELD_MAX_BYTES */
+    bool check_body;    /* a good answer that does not stream is judged by its body */
 };
 
 /** The upstream's answer to the last try, as long as the next try has not dropped it. */
@@ -93,6 +102,8 @@ struct pl_response {
     struct evbuffer *held;   /* bytes not passed on yet; NULL while none were */
     size_t held_whole_bytes; /* of these, up to the end of the last whole event */
     struct pl_sse sse;
+    struct pl_gate gate;
+    struct pl_str error; /* what it says in place of an answer; empty: nothing, or it was settled */
 };
 
 /** A place at a target: reserved by admit, taken over by the next send to it. */
@@ -161,6 +172,7 @@ struct pl_request {
     bool paused;    /* the attempt waits for the client to read */
     bool client_gone;
     bool past_deadline;
+    struct pl_gate_options gate;
     char give_up_code[32];     /* why candidates gave none: "queue_full", ... ; "" otherwise */
     uint64_t give_up_retry_ms; /* and when to come again; 0: unknown */
     int status;                /* of the answer; 0: none was begun */
@@ -297,7 +309,12 @@ void pl_request_add_trail(struct pl_request *self, int status, enum pl_failure f
 void pl_response_hold(struct pl_response *self, const char *data, size_t len);
 /** The deadline has passed: ends the try as timeout_deadline. */
 void pl_request_expire_answer(struct pl_request *self);
-/** No event came within the first-token limit: ends the try. */
+/**
+ * The class of response.error, which Lua tells: only now the trail and the target's health hear of
+ * the try. Does nothing when there is no error that waits for it.
+ */
+void pl_request_settle_error(struct pl_request *self, enum pl_failure failure);
+/** No content came within the first-token limit: ends the try. */
 void pl_request_gate_timeout(struct pl_request *self);
 /** Reads the answer's body whole; true when it is there already, else wait for PL_WAIT_BODY. */
 bool pl_request_collect(struct pl_request *self);

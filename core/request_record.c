@@ -26,6 +26,10 @@ void pl_request_read_usage(struct pl_request *self)
 
 /* ---- what became of it ---- */
 
+_Static_assert(PL_CLASS_DNS - PL_CLASS_RATE_LIMITED == PL_FAIL_DNS - PL_FAIL_RATE_LIMITED &&
+                   PL_CLASS_EMPTY - PL_CLASS_DNS == PL_FAIL_EMPTY - PL_FAIL_DNS,
+               "classes and failures in one order");
+
 enum pl_class pl_request_class_of(enum pl_failure failure)
 {
     return (enum pl_class)(PL_CLASS_DNS + (failure - PL_FAIL_DNS));

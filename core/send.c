@@ -56,6 +56,8 @@ static void response_reset(struct pl_response *self)
     if (self->held)
         evbuffer_free(self->held);
     self->held = NULL;
+    pl_gate_deinit(&self->gate);
+    self->error = PL_STR("");
     self->held_whole_bytes = 0;
     self->live = false;
     self->status = 0;
@@ -83,18 +85,24 @@ void pl_request_drop_answer(struct pl_request *self)
     response_reset(&self->response);
 }
 
-/* The try ended without an answer that could be judged. */
-static void fail_answer(struct pl_request *self, enum pl_failure failure, const char *detail)
+static void wake_without_answer(struct pl_request *self, enum pl_failure failure,
+                                const char *detail)
 {
     struct pl_response *response = &self->response;
-    pl_request_add_trail(self, 0, failure);
-    pl_request_report_failure(self, failure);
-    pl_request_leave(self);
     response->live = false;
     response->failure = failure;
     snprintf(response->detail, sizeof(response->detail), "%s", detail);
     pl_timer_stop(&self->wait_timer);
     pl_request_wake(self, PL_WAIT_ANSWER);
+}
+
+/* The try ended without an answer that could be judged. */
+static void fail_answer(struct pl_request *self, enum pl_failure failure, const char *detail)
+{
+    pl_request_add_trail(self, 0, failure);
+    pl_request_report_failure(self, failure);
+    pl_request_leave(self);
+    wake_without_answer(self, failure, detail);
 }
 
 void pl_request_abandon(struct pl_request *self)
@@ -111,8 +119,10 @@ static void have_answer(struct pl_request *self)
     struct pl_response *response = &self->response;
     if (response->intake == PL_INTAKE_GATED) {
         pl_timer_stop(&self->wait_timer);
-        response->intake = PL_INTAKE_HELD;
+        pl_gate_deinit(&response->gate);
     }
+    if (response->intake != PL_INTAKE_COLLECTING)
+        response->intake = PL_INTAKE_HELD;
     if (self->attempt)
         ask_attempt(self);
     pl_request_add_trail(self, response->status, PL_FAIL_NONE);
@@ -121,7 +131,8 @@ static void have_answer(struct pl_request *self)
         self->trail[self->trail_count - 1].first_token_ms =
             self->trail[self->trail_count - 1].duration_ms;
     pl_request_report_status(self, response->status,
-                             self->trail[self->trail_count - 1].duration_ms);
+                             response->is_sse ? self->trail[self->trail_count - 1].duration_ms
+                                              : response->head_ms);
     if (!self->attempt)
         pl_request_leave(self);
     pl_request_wake(self, PL_WAIT_ANSWER);
@@ -133,10 +144,31 @@ static void cancel_and_fail(struct pl_request *self, enum pl_failure failure, co
     fail_answer(self, failure, detail);
 }
 
+/* An error in place of an answer: Lua tells its class, as it does for the bodies of errors. */
+static void fail_for_error(struct pl_request *self, struct pl_str error)
+{
+    pl_request_cancel_attempt(self);
+    pl_request_add_trail(self, 0, PL_FAIL_SERVER_ERROR);
+    self->response.error = error.len > 0 ? error : PL_STR("{}");
+    wake_without_answer(self, PL_FAIL_SERVER_ERROR, "an error in place of an answer");
+}
+
+void pl_request_settle_error(struct pl_request *self, enum pl_failure failure)
+{
+    if (self->response.error.len == 0)
+        return;
+    self->response.error = PL_STR("");
+    self->response.failure = failure;
+    self->trail[self->trail_count - 1].failure = failure;
+    self->trail[self->trail_count - 1].class = pl_request_class_of(failure);
+    pl_request_report_failure(self, failure);
+    pl_request_leave(self);
+}
+
 void pl_request_gate_timeout(struct pl_request *self)
 {
     char detail[80];
-    snprintf(detail, sizeof(detail), "no event within %u ms",
+    snprintf(detail, sizeof(detail), "no content within %u ms",
              self->response.target->limits.first_token_ms);
     cancel_and_fail(self, PL_FAIL_TIMEOUT_FIRST_TOKEN, detail);
 }
@@ -170,7 +202,98 @@ static void copy_head(struct pl_response *self, const struct pl_response_head *h
                    type.len >= 17 &&
                    pl_str_equal_nocase((struct pl_str){type.data, 17}, PL_STR("text/event-stream"));
     pl_sse_init(&self->sse);
+    pl_gate_init(&self->gate);
 }
+
+/* ---- the gate ------------------------------------------------------------------------------- */
+
+/* Endpoints whose good answers are JSON with something in it. */
+static bool has_checked_path(const struct pl_request *self)
+{
+    static const struct pl_str ends[] = {PL_STR("/completions"), PL_STR("/responses"),
+                                         PL_STR("/messages"), PL_STR("/embeddings")};
+    struct pl_str path = pl_exchange_path(self->exchange);
+    for (size_t i = 0; i < PL_COUNT(ends); i++) {
+        if (path.len >= ends[i].len &&
+            memcmp(path.data + path.len - ends[i].len, ends[i].data, ends[i].len) == 0)
+            return true;
+    }
+    return false;
+}
+
+static bool checks_body(const struct pl_request *self)
+{
+    return self->gate.check_body && self->response.status == 200 && !self->response.is_sse &&
+           pl_str_equal(pl_exchange_method(self->exchange), PL_STR("POST")) &&
+           has_checked_path(self);
+}
+
+static size_t held_bytes(const struct pl_response *self)
+{
+    return self->held ? evbuffer_get_length(self->held) : 0;
+}
+
+/* A stream is one with its first content; when nobody can tell, with so many bytes. */
+static void judge_stream(struct pl_request *self, enum pl_gate_verdict verdict)
+{
+    struct pl_response *response = &self->response;
+    size_t max_bytes = self->gate.max_bytes ? self->gate.max_bytes : PL_HELD_MAX_BYTES;
+    switch (verdict) {
+    case PL_GATE_WAIT:
+        if (held_bytes(response) >= max_bytes)
+            have_answer(self);
+        break;
+    case PL_GATE_MEANINGFUL:
+        have_answer(self);
+        break;
+    case PL_GATE_ERROR:
+        fail_for_error(self, pl_gate_data(&response->gate));
+        break;
+    case PL_GATE_EMPTY:
+        cancel_and_fail(self, PL_FAIL_EMPTY, "the stream ended without content");
+        break;
+    case PL_GATE_MALFORMED:
+        cancel_and_fail(self, PL_FAIL_MALFORMED, "the stream holds what is not JSON");
+        break;
+    }
+}
+
+/* The verdict by the first whole event, whatever it says. */
+static enum pl_gate_verdict verdict_by_event(const struct pl_response *self)
+{
+    return self->sse.seen_data ? PL_GATE_MEANINGFUL : PL_GATE_WAIT;
+}
+
+static void judge_stream_end(struct pl_request *self)
+{
+    bool by_event = self->gate.on == PL_GATE_ON_EVENT;
+    judge_stream(self, by_event ? PL_GATE_EMPTY : pl_gate_end(&self->response.gate));
+}
+
+/* The body of a good answer that does not stream is there. */
+static void judge_body(struct pl_request *self)
+{
+    struct pl_response *response = &self->response;
+    size_t len = held_bytes(response);
+    const char *data = len ? (const char *)evbuffer_pullup(response->held, (ev_ssize_t)len) : "";
+    switch (pl_gate_judge_body((struct pl_str){data, len})) {
+    case PL_GATE_WAIT:
+    case PL_GATE_MEANINGFUL:
+        have_answer(self);
+        break;
+    case PL_GATE_ERROR:
+        fail_for_error(self, (struct pl_str){data, PL_MIN(len, (size_t)PL_HELD_MAX_BYTES)});
+        break;
+    case PL_GATE_EMPTY:
+        fail_answer(self, PL_FAIL_EMPTY, "the answer has no content");
+        break;
+    case PL_GATE_MALFORMED:
+        fail_answer(self, PL_FAIL_MALFORMED, "the answer is not JSON");
+        break;
+    }
+}
+
+/* ---- what the attempt tells ----------------------------------------------------------------- */
 
 static void on_head(struct pl_attempt *attempt, void *arg)
 {
@@ -183,17 +306,22 @@ static void on_head(struct pl_attempt *attempt, void *arg)
     bool good = response->status < 300;
     bool is_empty = response->framing == PL_FRAMING_NONE ||
                     (response->framing == PL_FRAMING_LENGTH && response->content_length_bytes == 0);
-    if (good && self->stream && is_empty) {
-        cancel_and_fail(self, PL_FAIL_EMPTY, "a stream was asked for, the answer has no body");
+    bool is_checked = checks_body(self);
+    if (good && is_empty && (self->stream || is_checked)) {
+        cancel_and_fail(self, PL_FAIL_EMPTY,
+                        self->stream ? "a stream was asked for, the answer has no body"
+                                     : "the answer has no body");
         return;
     }
-    if (good && response->is_sse) {
+    if (good && response->is_sse && self->gate.on != PL_GATE_ON_HEAD) {
         response->intake = PL_INTAKE_GATED;
         if (response->target->limits.first_token_ms > 0)
             pl_request_arm_timer(self, response->target->limits.first_token_ms);
         return;
     }
-    response->intake = PL_INTAKE_HELD;
+    response->intake = is_checked ? PL_INTAKE_CHECKED : PL_INTAKE_HELD;
+    if (is_checked)
+        return;
     if (response->status < 400 || response->framing == PL_FRAMING_NONE)
         have_answer(self);
     /* an error's body is read first, so that it can be judged by what it says: on_done, on_body */
@@ -230,21 +358,28 @@ static void on_body(struct pl_attempt *attempt, const char *data, size_t len, vo
         hold_events(response, data, len);
     else
         pl_response_hold(response, data, len);
-    size_t held_bytes = evbuffer_get_length(response->held);
+    size_t have_bytes = held_bytes(response);
     switch (response->intake) {
     case PL_INTAKE_GATED:
-        if (response->sse.seen_data || held_bytes >= PL_HELD_MAX_BYTES)
-            have_answer(self);
+        judge_stream(self, self->gate.on == PL_GATE_ON_EVENT
+                               ? verdict_by_event(response)
+                               : pl_gate_feed(&response->gate, data, len));
+        break;
+    case PL_INTAKE_CHECKED:
+        if (have_bytes <= PL_COLLECT_MAX_BYTES)
+            break;
+        self->runtime->transport->pause(attempt);
+        have_answer(self);
         break;
     case PL_INTAKE_HELD:
-        if (held_bytes < PL_HELD_MAX_BYTES)
+        if (have_bytes < PL_HELD_MAX_BYTES)
             break;
         self->runtime->transport->pause(attempt);
         if (self->wait == PL_WAIT_ANSWER)
             have_answer(self);
         break;
     case PL_INTAKE_COLLECTING:
-        if (held_bytes > PL_COLLECT_MAX_BYTES) {
+        if (have_bytes > PL_COLLECT_MAX_BYTES) {
             self->runtime->transport->pause(attempt);
             response->intake = PL_INTAKE_HELD;
             pl_request_wake(self, PL_WAIT_BODY);
@@ -269,11 +404,13 @@ static void on_done(struct pl_attempt *attempt, enum pl_failure failure, void *a
         fail_answer(self, failure, detail);
         return;
     }
-    if (response->intake == PL_INTAKE_GATED) {
-        if (failure == PL_FAIL_NONE)
-            fail_answer(self, PL_FAIL_EMPTY, "the stream ended without an event");
-        else
-            fail_answer(self, failure, detail);
+    bool is_checked = response->intake == PL_INTAKE_CHECKED;
+    if (response->intake == PL_INTAKE_GATED && failure == PL_FAIL_NONE) {
+        judge_stream_end(self);
+        return;
+    }
+    if (response->intake == PL_INTAKE_GATED || (is_checked && failure != PL_FAIL_NONE)) {
+        fail_answer(self, failure, detail);
         return;
     }
     response->complete = failure == PL_FAIL_NONE;
@@ -281,6 +418,10 @@ static void on_done(struct pl_attempt *attempt, enum pl_failure failure, void *a
     memcpy(response->detail, detail, sizeof(detail));
     if (response->intake == PL_INTAKE_RELAYING) {
         pl_request_relay_done(self, failure);
+        return;
+    }
+    if (is_checked) {
+        judge_body(self);
         return;
     }
     if (self->wait == PL_WAIT_ANSWER) {

@@ -244,7 +244,7 @@ static void test_the_first_event_has_a_limit_that_the_request_keeps(void **state
 {
     struct scene *self = *state;
     make_stream(self->answer);
-    add_text(self->answer, 6000000, "data: late\n\n");
+    add_text(self->answer, 6000000, "data: 17\n\n");
     struct pl_stage_client *client = run_one(self, STREAM);
     assert_int_equal(504, client->status);
     assert_int_equal(5000000, client->ended_us);
@@ -256,12 +256,12 @@ static void test_a_cut_stream_ends_in_an_error_event(void **state)
 {
     struct scene *self = *state;
     make_stream(self->answer);
-    add_text(self->answer, 0, "data: one\n\n");
+    add_text(self->answer, 0, "data: 111\n\n");
     add_text(self->answer, 1000, "data: half");
     self->answer->ending = PL_STAGE_CUT;
     struct pl_stage_client *client = run_one(self, STREAM);
     assert_int_equal(PL_STAGE_BROKEN, client->end);
-    assert_memory_equal("data: one\n\ndata: {\"error\":", client->body, 25);
+    assert_memory_equal("data: 111\n\ndata: {\"error\":", client->body, 25);
     assert_int_equal(PL_FAIL_TRUNCATED, self->last_failure);
     pl_stage_client_free(client);
 }
@@ -460,7 +460,7 @@ static void test_thousands_of_requests_at_the_same_time(void **state)
     static struct pl_stage_client *clients[COUNT];
     make_stream(self->answer);
     for (int i = 0; i < EVENTS; i++)
-        add_text(self->answer, 20000, "data: word\n\n");
+        add_text(self->answer, 20000, "data: 1234\n\n");
     for (int i = 0; i < COUNT; i++) {
         clients[i] = start(self, STREAM);
         pl_stage_run(self->stage, (uint64_t)i * 50, NULL);

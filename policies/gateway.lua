@@ -350,6 +350,23 @@ return {
 
       --deadline = "10m",                    -- 1ms to 24h; for the whole request
 
+      -- When an answer that streams counts as one; until then it can still be left for the next
+      -- target, unseen by the client:
+      --   content  at its first text, reasoning, tool call or refusal. Comments, pings and chunks
+      --            that only say who speaks are waited through; errors and ends without content
+      --            are failures
+      --   event    at its first event, whatever that says
+      --   head     at its status and headers
+      -- timeouts.first_token says how long that may take.
+      --gate = {
+        --on = "content",                    -- content, event, head
+        --bytes = "64KiB",                   -- 1KiB to 1MiB; with so many a stream is passed
+                                             -- on, whatever it says
+      --},
+      -- Look into answers that do not stream, too: one without content is "empty", one that is not
+      -- JSON is "malformed". For completions, responses, messages and embeddings of at most 1 MiB.
+      --check_body = false,                  -- true or false
+
       -- Changes to the headers of targets' answers, at most 64 each. They are made before an answer
       -- is judged: a Retry-After that is set here counts.
       --response = {

@@ -5,6 +5,7 @@
 -- runs when the coroutine goes on.
 
 local cjson = require "cjson.safe"
+local classify_error = require("perilune.classify").classify_error
 local completion = require "perilune.completion"
 local config = require "perilune.config"
 local config_parts = require "perilune.config.parts"
@@ -50,15 +51,27 @@ local request = native.request_methods
 -- it says nothing.
 local after_send
 
+--- Tells the core of which class an error is that came in place of an answer.
+-- @treturn string class
+-- @treturn number status that it would have had
+-- @treturn ?string what it says
+local function settle(req, text)
+  local class, status, message = classify_error((decode(text)))
+  native.settle_error(req, class)
+  return class, status, message
+end
+
 --- Sends the request to a target; waits for an answer that can be judged.
 function request.send(req, target)
   native.send_begin(req, target)
-  local res, class, detail, failed_target = native.send_result(req)
+  local res, class, detail, failed_target, said = native.send_result(req)
   if res then
     if after_send then after_send(req, res) end
     return res
   end
-  return nil, { class = class, detail = detail, target = failed_target }
+  local status, message
+  if said then class, status, message = settle(req, said) end
+  return nil, { class = class, detail = message or detail, target = failed_target, status = status }
 end
 
 --- Answers that no target could be tried, and when to come again.

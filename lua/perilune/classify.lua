@@ -19,6 +19,9 @@
 -- speaks of something else (a file, a batch). Without a JSON error it is model_not_found: a bare
 -- 404 comes from a server that lacks the endpoint or the model, and to ask another one is cheap.
 --
+-- An error under status 200, as an event of a stream or as the whole answer, has the class that its
+-- codes, its status or its message say; server_error when they say nothing.
+--
 -- The body is read only for statuses that leave a question open. It comes from outside: every type
 -- is checked before it is indexed. Error forms known: OpenAI and what imitates it (Azure, vLLM,
 -- Ollama's plain string), Anthropic, Gemini (also wrapped in an array), Bedrock.
@@ -85,6 +88,38 @@ local CODE_CLASS = {
   servicequotaexceededexception = "rate_limited", -- Bedrock, with 400
   overloaded_error = "overloaded", -- Anthropic
   modelerrorexception = "server_error", -- Bedrock, with 424
+}
+
+-- What errors under status 200 are called: where there is a status, it says as much by itself.
+local EVENT_CODE_CLASS = {
+  rate_limit_exceeded = "rate_limited", -- OpenAI
+  rate_limit_error = "rate_limited", -- Anthropic
+  too_many_requests = "rate_limited",
+  resource_exhausted = "rate_limited", -- Gemini
+  permission_error = "auth", -- Anthropic
+  permission_denied = "auth", -- Gemini
+  unauthenticated = "auth", -- Gemini
+  not_found_error = "model_not_found", -- Anthropic
+  not_found = "model_not_found", -- Gemini
+  overloaded = "overloaded",
+  unavailable = "overloaded", -- Gemini
+  service_unavailable = "overloaded",
+  server_error = "server_error", -- OpenAI
+  internal_error = "server_error",
+  internal_server_error = "server_error",
+  api_error = "server_error", -- Anthropic
+  timeout_error = "server_error", -- Anthropic
+}
+-- Only when the message says nothing either.
+local FAULT_CODES = {
+  invalid_request_error = true, -- OpenAI, Anthropic
+  invalid_argument = true, -- Gemini
+  badrequesterror = true, -- vLLM
+}
+-- The status that an error under 200 would have had, for lists of triggers by status.
+local STATUS_OF_CLASS = {
+  rate_limited = 429, auth = 401, billing = 402, model_not_found = 404, context_length = 400,
+  content_filter = 400, client_fault = 400, overloaded = 503, server_error = 500,
 }
 
 -- What messages say, lower case, looked for as they are. Only for errors whose code says nothing.
@@ -239,16 +274,61 @@ local function classify_status(res, status)
   return "server_error"
 end
 
+-- Errors under status 200 ------------------------------------------------------------------------
+
+local function status_in(inner, body)
+  for _, value in ipairs { inner.code or false, inner.status or false, body.code or false,
+    body.status or false, inner.status_code or false } do
+    local status = tonumber(value)
+    if status and status % 1 == 0 and status >= 400 and status <= 599 then return status end
+  end
+  return nil
+end
+
+local function class_in(table_of, inner)
+  for _, code in ipairs { inner.code or false, inner.type or false, inner.status or false } do
+    local class = type(code) == "string" and table_of[code:lower()]
+    if class then return class end
+  end
+  return nil
+end
+
+--- The class of an error that came under status 200.
+-- @tparam ?table decoded the event's data, or the body; nil when it is no JSON
+-- @treturn string one of CLASSES, from rate_limited to server_error
+-- @treturn number the status that it names, or the one that its class would have
+-- @treturn ?string what it says to people
+local function classify_error(decoded)
+  local res = { headers = {}, json = function() return decoded end }
+  if type(decoded) == "table" and type(decoded.response) == "table" then
+    decoded = decoded.response -- response.failed
+  end
+  local inner, body = error_parts(res)
+  if not inner then return "server_error", 500, nil end
+  local status = status_in(inner, body)
+  local class = class_of_codes(res, inner, body) or class_in(EVENT_CODE_CLASS, inner)
+    or class_of_message(message_of(inner))
+  if not class and status then
+    class = classify_status(res, status)
+  elseif not class then
+    class = class_in(FAULT_CODES, inner) and "client_fault" or "server_error"
+  end
+  local message = type(inner.message) == "string" and inner.message or nil
+  return class, status or STATUS_OF_CLASS[class], message
+end
+
 --- The class of what `req:send` returned.
 -- A failure's own class passes through. Neither answer nor failure (no try was made) is "empty".
 -- @param[opt] res the answer, when there is one
 -- @tparam[opt] table err the failure, when there is none
 -- @treturn string one of CLASSES
--- @treturn ?number the status of the answer, nil for a failure
+-- @treturn ?number the status of the answer, or of the error that came in place of one; nil for any
+-- other failure
 local function classify(res, err)
   if res == nil then
     local class = type(err) == "table" and err.class
-    if type(class) == "string" then return class, nil end
+    local status = type(err) == "table" and err.status
+    if type(class) == "string" then return class, type(status) == "number" and status or nil end
     return err == nil and "empty" or "malformed", nil
   end
   local status = res.status
@@ -256,4 +336,7 @@ local function classify(res, err)
   return classify_status(res, status), status
 end
 
-return { classify = classify, CLASSES = CLASSES, CLASS_NAMES = CLASS_NAMES, GROUPS = GROUPS }
+return {
+  classify = classify, classify_error = classify_error, CLASSES = CLASSES,
+  CLASS_NAMES = CLASS_NAMES, GROUPS = GROUPS,
+}

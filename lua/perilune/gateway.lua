@@ -15,6 +15,7 @@ local route = require "perilune.route"
 
 local gateway = {}
 
+local GATE_MAX_BYTES = 64 * 1024
 local OWNER = "perilune"
 local DEFAULT_POLICY = "fallback"
 local PREFIX = "/v1/"
@@ -133,6 +134,14 @@ local function any_reads_headers(routes)
   return false
 end
 
+--- What the core is told of a route's answers; nil where the core's own defaults do.
+local function gate_of(entry)
+  local gate = entry.gate or {}
+  local on, max_bytes = gate.on or "content", gate.max_bytes or GATE_MAX_BYTES
+  if on == "content" and max_bytes == GATE_MAX_BYTES and not entry.check_body then return nil end
+  return { on = on, max_bytes = max_bytes, check_body = entry.check_body }
+end
+
 --- What is needed of each route, in order.
 local function make_served(deps)
   local served = {}
@@ -145,7 +154,7 @@ local function make_served(deps)
     end
     served[position] = { name = entry.name, deadline_ms = entry.deadline_ms, object = object,
       policy = policy, policy_name = object.policy, floor = floor.new(object, deps.candidates),
-      refuses_floor = entry.on_policy_error == "fail",
+      refuses_floor = entry.on_policy_error == "fail", gate = gate_of(entry),
       pattern_of = route.pattern_finder(entry.match and entry.match.model) }
   end
   return served
@@ -188,7 +197,7 @@ function gateway.new(deps)
     local chosen = served[index]
     if serves_floor and req.route then return chosen.floor(req) end
     req:set_route(chosen.name, chosen.policy_name, chosen.refuses_floor,
-      chosen.pattern_of(req.model))
+      chosen.pattern_of(req.model), chosen.gate)
     req:set_deadline_ms(chosen.deadline_ms)
     if not serves_floor then return chosen.policy(req, chosen.object) end
     if chosen.refuses_floor then return refuse_policy(req) end

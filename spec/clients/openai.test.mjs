@@ -157,6 +157,42 @@ describe("errors", () => {
   });
 });
 
+describe("a stream that ends or falls silent before its first word", () => {
+  let client;
+  let gateway;
+
+  before(async () => {
+    const primary = await startSim(
+      ...FAST, "--failure-injection-rate", "100", "--failure-types", "slow_first_token", "garbage",
+      "empty", "--slow-first-token", "60s", "--garbage-after", "0",
+    );
+    const fallback = await startSim(...FAST, "--mode", "echo");
+    gateway = await startGateway(
+      config(primary.port, fallback.port).replace(
+        'key = "sk-primary"', 'key = "sk-primary", timeouts = { first_token = "100ms" }'),
+    );
+    client = clientOf(gateway);
+  });
+  after(stopAll);
+
+  it("is the next target's, from its beginning", async () => {
+    await inParallel(30, 8, async (index) => {
+      const { data: stream, response } = await client.chat.completions
+        .create(ask(`question ${index}`, { stream: true }))
+        .withResponse();
+      let text = "";
+      const roles = [];
+      for await (const chunk of stream) {
+        text += chunk.choices[0]?.delta?.content ?? "";
+        if (chunk.choices[0]?.delta?.role) roles.push(chunk.choices[0].delta.role);
+      }
+      assert.equal(text, `question ${index}`);
+      assert.deepEqual(roles, ["assistant"]);
+      assert.equal(response.headers.get("x-perilune-target"), "fallback");
+    });
+  });
+});
+
 describe("a stream that is cut in the middle", () => {
   let client;
 

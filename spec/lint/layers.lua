@@ -17,7 +17,7 @@ local LAYERS = {
     "timer", "dial", "pool", "tls", "resolve", "target", "probe", "sink" } },
   { name = "pure", files = { "json", "sse", "headers", "http1", "guard", "multipart",
     "health", "gauge", "metrics", "bundle", "usage", "figures", "charges", "trial", "strikes",
-    "pattern", "record", "recent" } },
+    "pattern", "record", "recent", "gate" } },
   { name = "base", files = { "base", "log", "watchdog" } },
 }
 

@@ -175,7 +175,7 @@ describe("a client that does not read", function()
     local up = support.upstream(function(connection)
       connection:read_request()
       connection:start_chunked()
-      local event = "data: " .. ("y"):rep(64000) .. "\n\n"
+      local event = "data: \"" .. ("y"):rep(64000) .. "\"\n\n"
       while connection:chunk(event) do end
       closed = true
     end)

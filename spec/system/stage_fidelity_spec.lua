@@ -24,6 +24,8 @@ local GOOD = { status = 200, body = '{"id":"good"}' }
 local function bad(status, headers)
   return { status = status, headers = headers, body = '{"error":{"message":"no"}}' }
 end
+local ROLE = '{"choices":[{"index":0,"delta":{"role":"assistant","content":""}}]}'
+local FINISH = '{"choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}'
 local STREAM = { events = { '{"n":1}', '{"n":2}', "[DONE]" } }
 
 --- Name -> timeouts and route of CONFIG, answers of a and b (nil: nobody listens), and requests:
@@ -55,6 +57,29 @@ local SCENARIOS = {
   },
   ["a body that breaks off"] = {
     a = { { status = 200, body = "0123456789", cut = true } }, b = { GOOD }, requests = { false },
+  },
+  ["a role, and then silence"] = {
+    timeouts = 'first_token = "150ms"', b = { STREAM }, requests = { true },
+    a = { { events = { ROLE }, hang = true } },
+  },
+  ["an error event"] = {
+    a = { { events = { ROLE, '{"error":{"code":"rate_limit_exceeded"}}', "[DONE]" } } },
+    b = { STREAM }, requests = { true, true, true, true },
+  },
+  ["error events until the target is out"] = {
+    a = { { events = { '{"error":{"type":"server_error"}}' } } },
+    b = { STREAM }, requests = { true, true, true, true },
+  },
+  ["an end without content"] = {
+    a = { { events = { ROLE, FINISH, "[DONE]" } }, { events = { "[DONE]" } },
+      { events = { "{garbage" } } },
+    b = { STREAM }, requests = { true, true, true, true },
+  },
+  ["bodies that are no answers"] = {
+    a = { { status = 200, body = '{"choices":[]}' }, { status = 200, body = "<html>" },
+      { status = 200, body = '{"error":{"code":429}}' } },
+    b = { { status = 200, body = '{"choices":[{"text":"a"}]}' } },
+    requests = { false, false, false }, route = "check_body = true",
   },
   ["a first event that does not come"] = {
     timeouts = 'first_token = "150ms"', a = { { silent = true } }, b = { STREAM },

@@ -123,6 +123,90 @@ describe("a streamed answer", function()
     assert.falsy(answer.body:find("keep-alive", 1, true))
   end)
 
+  describe("that has not said anything yet", function()
+    local ROLE = { choices = { { index = 0, delta = { role = "assistant", content = "" } } } }
+    local FINISH = { choices = { { index = 0, delta = {}, finish_reason = "stop" } } }
+
+    --- The client gets the second target's answer and nothing of the first one's.
+    local function assert_left(script, outcome, first_token)
+      local gw = start(streaming(script), good_stream("from two"), first_token)
+      local answer = gw:chat({ stream = true })
+      assert.same({ 200, "complete" }, { answer.status, answer.ended })
+      assert.equal("data: " .. cjson.encode(chunk("from two")) .. "\n\ndata: [DONE]\n\n",
+        answer.body)
+      local trail = answer.headers["x-perilune-trail"]
+      assert.truthy(trail:find("one;" .. outcome .. ";", 1, true), trail)
+    end
+
+    it("goes to the next target when only a role came, and its connection is closed", function()
+      local closed
+      assert_left(function(conn)
+        conn:event(ROLE)
+        conn:wait_closed(10)
+        closed = true
+        return "closed"
+      end, "timeout_first_token", "150ms")
+      support.wait_until("the first target to be let go", function() return closed end, 5)
+    end)
+
+    it("goes to the next target when only comments come", function()
+      assert_left(function(conn)
+        while conn:chunk(": keep-alive\n\n") do
+          if conn:wait_closed(0.02) then break end
+        end
+        return "closed"
+      end, "timeout_first_token", "200ms")
+    end)
+
+    it("goes to the next target at an error event, however it is cut", function()
+      local text = "event: error\r\ndata: " .. cjson.encode({ type = "error",
+        error = { type = "overloaded_error", message = "Overloaded" } }) .. "\r\n\r\n"
+      for _, piece_bytes in ipairs { 1, 7, #text } do
+        assert_left(function(conn)
+          conn:event(ROLE)
+          for offset = 1, #text, piece_bytes do
+            conn:chunk(text:sub(offset, offset + piece_bytes - 1))
+          end
+          conn:wait_closed(10)
+          return "closed"
+        end, "overloaded")
+      end
+    end)
+
+    it("goes to the next target when it finishes without content, or with garbage", function()
+      assert_left(function(conn)
+        conn:event(ROLE)
+        conn:event(FINISH)
+        conn:event("[DONE]")
+        conn:finish_chunked()
+      end, "empty")
+      assert_left(function(conn)
+        conn:event("[DONE]")
+        conn:finish_chunked()
+      end, "empty")
+      assert_left(function(conn)
+        conn:event("{garbage")
+        conn:finish_chunked()
+      end, "malformed")
+    end)
+
+    it("goes out from its beginning once it does", function()
+      local up = streaming(function(conn)
+        conn:chunk(": hello\n\n")
+        conn:event(ROLE)
+        conn:event({ choices = { { index = 0, delta = { tool_calls = { { index = 0 } } } } } })
+        conn:event("[DONE]")
+        conn:finish_chunked()
+      end)
+      local gw = start(up, good_stream("unused"))
+      local answer = gw:chat({ stream = true })
+      local beginning = ": hello\n\ndata: " .. cjson.encode(ROLE) .. "\n\n"
+      assert.equal(beginning, answer.body:sub(1, #beginning))
+      assert.truthy(answer.body:find("tool_calls", 1, true))
+      assert.equal("complete", answer.ended)
+    end)
+  end)
+
   it("ends in an error event and a broken connection when the upstream is cut", function()
     local cut = streaming(function(conn)
       conn:event(chunk("some words"))
@@ -221,7 +305,7 @@ describe("a streamed answer", function()
 
   it("reads no further ahead of a client that does not read", function()
     local sent_bytes, done = 0, false
-    local piece = "data: " .. ("y"):rep(64000) .. "\n\n"
+    local piece = "data: \"" .. ("y"):rep(64000) .. "\"\n\n"
     local up = streaming(function(conn)
       for _ = 1, 400 do -- 25 MB
         if not conn:chunk(piece) then break end

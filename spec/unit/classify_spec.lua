@@ -204,6 +204,58 @@ describe("perilune.classify", function()
     assert.equal("server_error", class_of(500, { error = { type = "insufficient_quota" } }))
   end)
 
+  describe("of an error under status 200", function()
+    local function error_of(body)
+      return classify.classify_error(type(body) == "string" and cjson.decode(body) or body)
+    end
+
+    it("is what its code says, with the status that goes with it", function()
+      local cases = {
+        { "rate_limit_exceeded", "rate_limited", 429 }, { "overloaded_error", "overloaded", 503 },
+        { "insufficient_quota", "billing", 402 }, { "server_error", "server_error", 500 },
+        { "context_length_exceeded", "context_length", 400 }, { "api_error", "server_error", 500 },
+        { "authentication_error", "auth", 401 }, { "content_filter", "content_filter", 400 },
+        { "model_not_found", "model_not_found", 404 },
+        { "invalid_request_error", "client_fault", 400 }, { "what_is_this", "server_error", 500 },
+      }
+      for _, case in ipairs(cases) do
+        for _, field in ipairs { "code", "type", "status" } do
+          local class, status = error_of { error = { [field] = case[1], message = "m" } }
+          assert.same({ case[2], case[3] }, { class, status }, case[1] .. " as " .. field)
+        end
+      end
+    end)
+
+    it("is what its number says", function()
+      assert.same({ "rate_limited", 429, "slow" },
+        { error_of { error = { code = 429, message = "slow" } } })
+      assert.same({ "rate_limited", 429 },
+        { error_of { { error = { code = 429, status = "RESOURCE_EXHAUSTED" } } } })
+      assert.same({ "overloaded", 529 }, { error_of { error = { code = "529" } } })
+      assert.same({ "context_length", 400, "The prompt is too long" },
+        { error_of { error = { code = 400, message = "The prompt is too long" } } })
+      assert.same({ "server_error", 502 }, { error_of { error = { code = 502, metadata = {} } } })
+      assert.same({ "server_error", 500 }, { error_of { error = { code = 304 } } })
+    end)
+
+    it("is read in every form", function()
+      assert.same({ "overloaded", 503, "Overloaded" }, { error_of { type = "error",
+        error = { type = "overloaded_error", message = "Overloaded" } } })
+      assert.same({ "rate_limited", 429, "m" }, { error_of { type = "error",
+        code = "rate_limit_exceeded", message = "m" } })
+      assert.same({ "server_error", 500, "m" }, { error_of { type = "response.failed",
+        response = { error = { code = "server_error", message = "m" } } } })
+      assert.same({ "server_error", 500, "no memory" }, { error_of { error = "no memory" } })
+      assert.same({ "server_error", 500 }, { error_of(nil) })
+    end)
+
+    it("comes out of classify with its status", function()
+      assert.same({ "rate_limited", 429 },
+        { classify.classify(nil, { class = "rate_limited", status = 429 }) })
+      assert.same({ "connect" }, { classify.classify(nil, { class = "connect", status = "7" }) })
+    end)
+  end)
+
   it("survives hostile shapes", function()
     local shapes = {
       "null", "true", "7", "\"text\"", "[]", "[null]", "[[[]]]", "{\"error\":null}",
@@ -213,6 +265,14 @@ describe("perilune.classify", function()
       "{\"error\":{\"details\":[null,7,{\"reason\":{}}],\"innererror\":{\"code\":[]}}}",
       "{\"__type\":{}}", ("["):rep(2000), "{\"error\":{\"message\":\"\\u0000\"}}",
     }
+    for _, shape in ipairs(shapes) do
+      local decoded = cjson.decode(shape)
+      for _, body in ipairs { decoded, { response = decoded }, { error = decoded } } do
+        local class, status = classify.classify_error(body)
+        assert.is_true(classify.CLASSES[class] and class ~= "ok", shape)
+        assert.is_true(status >= 400 and status <= 599, shape)
+      end
+    end
     for _, status in ipairs { 400, 403, 404, 418, 429, 500 } do
       for _, shape in ipairs(shapes) do
         assert.is_true(classify.CLASSES[class_of(status, shape)], status .. " " .. shape)

@@ -170,6 +170,7 @@ describe("config.load, normalising", function()
         balance = { by = "weighted" }, panic = "use", max_ejection_ratio = 1,
         on_policy_error = "floor",
         retry = { attempts = 3, base_ms = 100, max_ms = 10000, floor_ms = 25 }, models = {},
+        gate = { on = "content", max_bytes = 65536 }, check_body = false,
       } },
     }, load([[return {
       providers = { p = { url = "http://127.0.0.1:8000/v1/" } },
@@ -211,6 +212,7 @@ describe("config.load, normalising", function()
           retry = { attempts = 5, per_priority = 1, on = { 503, "timeout" },
                     backoff = { base = "0.5ms", max = "1s", floor = "0ms" },
                     budget = { percent = 12.5 } },
+          gate = { on = "event", bytes = "1KiB" }, check_body = true,
           deadline = "2m", models = { "extra", "m" } },
       },
     }]])
@@ -263,6 +265,7 @@ describe("config.load, normalising", function()
       },
       balance = { by = "p2c" }, panic = "fail", max_ejection_ratio = 0.125,
       on_policy_error = "fail",
+      gate = { on = "event", max_bytes = 1024 }, check_body = true,
       response = {
         set = { { "X-S", "1" }, { "a", "" } }, add = { { "b", "2" } }, remove = { "server", "x-d" },
       },

@@ -40,6 +40,15 @@ describe("perilune.errors", function()
       end
     end)
 
+    it("gives errors that came under status 200 the status that they stand for", function()
+      local statuses = { rate_limited = 429, overloaded = 503, context_length = 400,
+        content_filter = 400, client_fault = 400, auth = 502, billing = 502, server_error = 502 }
+      for class, expected in pairs(statuses) do
+        local status, code, _, kind = errors.from_failure { class = class, detail = "said" }
+        assert.same({ expected, class, errors.type_of(expected) }, { status, code, kind })
+      end
+    end)
+
     it("copes with failures that a policy made up", function()
       local status, code, message = errors.from_failure { class = "odd",
         target = { name = "100%d" } }

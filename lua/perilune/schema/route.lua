@@ -120,6 +120,11 @@ local RESPONSE = types.record {
   } },
 }
 
+local GATE = section {
+  { "on", types.choice({ "content", "event", "head" }, "content") },
+  { "bytes", types.bytes("1KiB", "1MiB", "64KiB") },
+}
+
 return types.record {
   { "name", ROUTE_NAME },
   { "match", MATCH },
@@ -131,6 +136,8 @@ return types.record {
   { "max_ejection_percent", types.percent(100) },
   { "retry", RETRY },
   { "deadline", types.span("1ms", "24h", "10m") },
+  { "gate", GATE },
+  { "check_body", types.boolean(false) },
   { "response", RESPONSE },
   { "models", with(list(texts.MODEL, 0, 256), { default = {} }) },
 }

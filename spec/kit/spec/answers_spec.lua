@@ -78,21 +78,22 @@ describe("an answer", function()
     local answer = ask({ after = "100ms", first = "1s", every = "20ms", words = 5 },
       { stream = true })
     assert.equal("word1 word2 word3 word4 word5", answer:text())
-    assert.equal(1100, answer.first_byte_ms) -- the gateway waits for the first event
+    assert.equal(1120, answer.first_byte_ms) -- the gateway waits for the first word
     assert.equal(1100 + 6 * 20, answer.duration_ms)
     assert.equal(1220, world:now_ms())
   end)
 
   it("may have its events listed", function()
-    local answer = ask({ events = { "one", { data = { n = 2 }, event = "named", after = "1s" },
+    local answer = ask({ events = { "1", { data = { n = 2 }, event = "named", after = "1s" },
       { raw = ": a comment\n\n" } } }, { stream = true })
-    assert.equal('data: one\n\nevent: named\ndata: {"n":2}\n\n: a comment\n\ndata: [DONE]\n\n',
+    assert.equal('data: 1\n\nevent: named\ndata: {"n":2}\n\n: a comment\n\ndata: [DONE]\n\n',
       answer.body)
-    assert.same({ { data = "one" }, { event = "named", data = '{"n":2}' }, { data = "[DONE]" } },
+    assert.same({ { data = "1" }, { event = "named", data = '{"n":2}' }, { data = "[DONE]" } },
       answer:events())
     assert.equal(1000, answer.duration_ms)
-    assert.equal("data: [DONE]\n\n", ask({ events = { "[DONE]" } }, { stream = true }).body)
-    assert.equal("data: x\n\n", ask({ events = { "x" }, done = false }, { stream = true }).body)
+    assert.equal("data: 1\n\ndata: [DONE]\n\n",
+      ask({ events = { "1", "[DONE]" } }, { stream = true }).body)
+    assert.equal("data: 1\n\n", ask({ events = { "1" }, done = false }, { stream = true }).body)
   end)
 
   it("may break off, or stop in the middle", function()

@@ -158,7 +158,7 @@ describe("a client", function()
     local pending = world:start { model = "alone", stream = true }
     world:advance("250ms")
     assert.equal("word1 ", pending:text())
-    assert.same({ 100, "open" }, { pending.first_byte_ms, pending.ended })
+    assert.same({ 200, "open" }, { pending.first_byte_ms, pending.ended })
     world:run()
     assert.equal("word1 word2 word3", pending:text())
   end)

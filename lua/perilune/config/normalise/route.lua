@@ -93,6 +93,7 @@ local function normalise_route(entry, name, defaults)
     balance = balance_of(entry.balance), panic = entry.panic,
     max_ejection_ratio = entry.max_ejection_percent / 100,
     retry = retry_of(entry.retry), deadline_ms = entry.deadline,
+    gate = { on = entry.gate.on, max_bytes = entry.gate.bytes }, check_body = entry.check_body,
     response = response_of(entry.response), models = matching.models_of(entry),
   }
 end
