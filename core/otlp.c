@@ -91,6 +91,13 @@ static void put_server_name(struct pl_otlp_text *self, const struct pl_record *r
     PL_OTLP_PUT(self, "\",\"kind\":" KIND_SERVER);
 }
 
+/* Nothing for 0: a body that is not there has no size. */
+static void put_size(struct pl_otlp_text *self, const char *name, uint64_t bytes)
+{
+    if (bytes > 0)
+        pl_otlp_put_int(self, name, (int64_t)bytes);
+}
+
 static void put_http(struct pl_otlp_text *self, const struct pl_record *record, const char *scheme)
 {
     if (is_known_method(record->method)) {
@@ -108,8 +115,8 @@ static void put_http(struct pl_otlp_text *self, const struct pl_record *record, 
         pl_otlp_put_str(self, "client.address", record->peer);
     if (record->status > 0)
         pl_otlp_put_int(self, "http.response.status_code", record->status);
-    pl_otlp_put_int(self, "http.request.body.size", (int64_t)record->request_body_bytes);
-    pl_otlp_put_int(self, "http.response.body.size", (int64_t)record->response_body_bytes);
+    put_size(self, "http.request.body.size", record->request_body_bytes);
+    put_size(self, "http.response.body.size", record->response_body_bytes);
 }
 
 static void put_answer(struct pl_otlp_text *self, const struct pl_record *record)
@@ -242,7 +249,7 @@ static void put_try(struct pl_otlp_text *self, const struct pl_record *record, s
         pl_otlp_put_int(self, "http.response.status_code", attempt->status);
     if (index > 0)
         pl_otlp_put_int(self, "http.request.resend_count", (int64_t)index);
-    pl_otlp_put_int(self, "http.response.body.size", (int64_t)attempt->body_bytes);
+    put_size(self, "http.response.body.size", attempt->body_bytes);
     pl_otlp_put_text(self, "perilune.target", attempt->target);
     pl_otlp_put_text(self, "perilune.class", pl_class_name(attempt->class));
     pl_otlp_put_true(self, "perilune.connection.reused", attempt->reused);

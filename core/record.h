@@ -79,9 +79,9 @@ struct pl_record_attempt {
     const char *model;             /* that it was asked for; NULL: the client's */
     const char *endpoint_host;     /* of the provider */
     uint16_t endpoint_port;
-    size_t target_index;           /* within the topology of the request's generation */
-    bool is_fallback;              /* the route has targets of a better priority */
-    int status;                    /* 0: none */
+    size_t target_index; /* within the topology of the request's generation */
+    bool is_fallback;    /* the route has targets of a better priority */
+    int status;          /* 0: none */
     enum pl_class class;
     uint32_t start_ms;       /* since the request's start */
     uint32_t wait_ms;        /* from the end of the try before, or the request's start, to here:
