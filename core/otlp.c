@@ -91,68 +91,69 @@ static void put_server_name(struct pl_otlp_text *self, const struct pl_record *r
     PL_OTLP_PUT(self, "\",\"kind\":" KIND_SERVER);
 }
 
-/* Nothing for 0: a body that is not there has no size. */
-static void put_size(struct pl_otlp_text *self, const char *name, uint64_t bytes)
+/* A body that is not there has no size. */
+static int64_t size_of(uint64_t bytes)
 {
-    if (bytes > 0)
-        pl_otlp_put_int(self, name, (int64_t)bytes);
+    return bytes > 0 ? (int64_t)bytes : -1;
 }
 
 static void put_http(struct pl_otlp_text *self, const struct pl_record *record, const char *scheme)
 {
+    PL_OTLP_PUT(self, "{\"key\":\"url.scheme\",\"value\":{\"stringValue\":\"");
+    pl_otlp_put_escaped(self, pl_str_of(scheme));
+    PL_OTLP_PUT(self, "\"}}");
     if (is_known_method(record->method)) {
-        pl_otlp_put_str(self, "http.request.method", record->method);
+        PL_OTLP_STR(self, "http.request.method", record->method);
     } else if (record->method.len > 0) {
-        pl_otlp_put_text(self, "http.request.method", "_OTHER");
-        pl_otlp_put_str(self, "http.request.method_original", record->method);
+        PL_OTLP_TEXT(self, "http.request.method", "_OTHER");
+        PL_OTLP_STR(self, "http.request.method_original", record->method);
     }
-    pl_otlp_put_text(self, "url.scheme", scheme);
     if (record->path.len > 0)
-        pl_otlp_put_str(self, "url.path", record->path);
+        PL_OTLP_STR(self, "url.path", record->path);
     if (record->operation)
-        pl_otlp_put_str(self, "http.route", record->path);
+        PL_OTLP_STR(self, "http.route", record->path);
     if (record->peer.len > 0)
-        pl_otlp_put_str(self, "client.address", record->peer);
+        PL_OTLP_STR(self, "client.address", record->peer);
     if (record->status > 0)
-        pl_otlp_put_int(self, "http.response.status_code", record->status);
-    put_size(self, "http.request.body.size", record->request_body_bytes);
-    put_size(self, "http.response.body.size", record->response_body_bytes);
+        PL_OTLP_INT(self, "http.response.status_code", record->status);
+    PL_OTLP_INT(self, "http.request.body.size", size_of(record->request_body_bytes));
+    PL_OTLP_INT(self, "http.response.body.size", size_of(record->response_body_bytes));
 }
 
 static void put_answer(struct pl_otlp_text *self, const struct pl_record *record)
 {
-    pl_otlp_put_text(self, "gen_ai.response.model", record->response_model);
-    pl_otlp_put_int(self, "gen_ai.usage.input_tokens", record->input_tokens);
-    pl_otlp_put_int(self, "gen_ai.usage.output_tokens", record->output_tokens);
-    pl_otlp_put_int(self, "gen_ai.usage.cache_read.input_tokens", record->cached_tokens);
-    pl_otlp_put_int(self, "gen_ai.usage.reasoning.output_tokens", record->reasoning_tokens);
+    PL_OTLP_TEXT(self, "gen_ai.response.model", record->response_model);
+    PL_OTLP_INT(self, "gen_ai.usage.input_tokens", record->input_tokens);
+    PL_OTLP_INT(self, "gen_ai.usage.output_tokens", record->output_tokens);
+    PL_OTLP_INT(self, "gen_ai.usage.cache_read.input_tokens", record->cached_tokens);
+    PL_OTLP_INT(self, "gen_ai.usage.reasoning.output_tokens", record->reasoning_tokens);
 }
 
 static void put_gen_ai(struct pl_otlp_text *self, const struct pl_record *record)
 {
-    pl_otlp_put_text(self, "gen_ai.operation.name", record->operation);
-    pl_otlp_put_text(self, "gen_ai.provider.name", record->provider);
+    PL_OTLP_TEXT(self, "gen_ai.operation.name", record->operation);
+    PL_OTLP_TEXT(self, "gen_ai.provider.name", record->provider);
     if (record->model.len > 0)
-        pl_otlp_put_str(self, "gen_ai.request.model", record->model);
-    pl_otlp_put_true(self, "gen_ai.request.stream", record->stream);
+        PL_OTLP_STR(self, "gen_ai.request.model", record->model);
+    PL_OTLP_TRUE(self, "gen_ai.request.stream", record->stream);
     put_answer(self, record);
     if (record->first_token_ms != PL_UNKNOWN_MS)
-        pl_otlp_put_seconds(self, "gen_ai.response.time_to_first_chunk", record->first_token_ms);
+        PL_OTLP_SECONDS(self, "gen_ai.response.time_to_first_chunk", record->first_token_ms);
 }
 
 static void put_own(struct pl_otlp_text *self, const struct pl_record *record)
 {
-    pl_otlp_put_text(self, "perilune.request_id", record->id);
-    pl_otlp_put_text(self, "perilune.route", record->route);
-    pl_otlp_put_text(self, "perilune.policy", record->policy);
-    pl_otlp_put_text(self, "perilune.target", record->target);
+    PL_OTLP_TEXT(self, "perilune.request_id", record->id);
+    PL_OTLP_TEXT(self, "perilune.route", record->route);
+    PL_OTLP_TEXT(self, "perilune.policy", record->policy);
+    PL_OTLP_TEXT(self, "perilune.target", record->target);
     if (record->generation > 0)
-        pl_otlp_put_int(self, "perilune.generation", record->generation);
-    pl_otlp_put_int(self, "perilune.attempts", (int64_t)record->attempt_count);
-    pl_otlp_put_text(self, "perilune.end", pl_end_name(record->end));
-    pl_otlp_put_text(self, "perilune.reason", record->reason);
-    pl_otlp_put_true(self, "perilune.floor", record->floor);
-    pl_otlp_put_text(self, "perilune.policy_fault", record->policy_fault);
+        PL_OTLP_INT(self, "perilune.generation", record->generation);
+    PL_OTLP_INT(self, "perilune.attempts", (int64_t)record->attempt_count);
+    PL_OTLP_TEXT(self, "perilune.end", pl_end_name(record->end));
+    PL_OTLP_TEXT(self, "perilune.reason", record->reason);
+    PL_OTLP_TRUE(self, "perilune.floor", record->floor);
+    PL_OTLP_TEXT(self, "perilune.policy_fault", record->policy_fault);
 }
 
 /* A client's own fault is none of the server's (HTTP conventions), nor is its leaving. */
@@ -178,12 +179,10 @@ static const char *server_error(const struct pl_record *record)
 
 static void put_error_type(struct pl_otlp_text *self, const char *name, int status)
 {
-    char number[PL_NUMBER_MAX];
-    if (name)
-        pl_otlp_put_text(self, "error.type", name);
-    else if (status > 0)
-        pl_otlp_put_str(self, "error.type",
-                        (struct pl_str){number, pl_put_decimal(number, (uint64_t)status)});
+    char digits[PL_NUMBER_MAX];
+    struct pl_str text =
+        name ? pl_str_of(name) : (struct pl_str){digits, pl_put_decimal(digits, (uint64_t)status)};
+    PL_OTLP_STR(self, "error.type", text);
 }
 
 static void put_server(struct pl_otlp_text *self, const struct pl_record *record,
@@ -225,37 +224,38 @@ static void put_client_name(struct pl_otlp_text *self, const struct pl_record *r
     PL_OTLP_PUT(self, "\",\"kind\":" KIND_CLIENT);
 }
 
-static void put_known_ms(struct pl_otlp_text *self, const char *name, uint32_t duration_ms)
+static int64_t known_ms(uint32_t duration_ms)
 {
-    if (duration_ms != PL_UNKNOWN_MS)
-        pl_otlp_put_int(self, name, duration_ms);
+    return duration_ms == PL_UNKNOWN_MS ? -1 : (int64_t)duration_ms;
 }
 
 static void put_try(struct pl_otlp_text *self, const struct pl_record *record, size_t index)
 {
     const struct pl_record_attempt *attempt = &record->attempts[index];
     struct pl_str model = model_of(record, attempt);
-    pl_otlp_put_text(self, "gen_ai.operation.name", record->operation);
-    pl_otlp_put_text(self, "gen_ai.provider.name", attempt->provider);
+    PL_OTLP_PUT(self, "{\"key\":\"perilune.target\",\"value\":{\"stringValue\":\"");
+    pl_otlp_put_escaped(self, pl_str_of(attempt->target));
+    PL_OTLP_PUT(self, "\"}}");
+    PL_OTLP_TEXT(self, "gen_ai.operation.name", record->operation);
+    PL_OTLP_TEXT(self, "gen_ai.provider.name", attempt->provider);
     if (model.len > 0)
-        pl_otlp_put_str(self, "gen_ai.request.model", model);
-    pl_otlp_put_true(self, "gen_ai.request.stream", record->stream);
-    pl_otlp_put_text(self, "server.address", attempt->endpoint_host);
+        PL_OTLP_STR(self, "gen_ai.request.model", model);
+    PL_OTLP_TRUE(self, "gen_ai.request.stream", record->stream);
+    PL_OTLP_TEXT(self, "server.address", attempt->endpoint_host);
     if (attempt->endpoint_port > 0)
-        pl_otlp_put_int(self, "server.port", attempt->endpoint_port);
+        PL_OTLP_INT(self, "server.port", attempt->endpoint_port);
     if (record->method.len > 0 && is_known_method(record->method))
-        pl_otlp_put_str(self, "http.request.method", record->method);
+        PL_OTLP_STR(self, "http.request.method", record->method);
     if (attempt->status > 0)
-        pl_otlp_put_int(self, "http.response.status_code", attempt->status);
+        PL_OTLP_INT(self, "http.response.status_code", attempt->status);
     if (index > 0)
-        pl_otlp_put_int(self, "http.request.resend_count", (int64_t)index);
-    put_size(self, "http.response.body.size", attempt->body_bytes);
-    pl_otlp_put_text(self, "perilune.target", attempt->target);
-    pl_otlp_put_text(self, "perilune.class", pl_class_name(attempt->class));
-    pl_otlp_put_true(self, "perilune.connection.reused", attempt->reused);
-    put_known_ms(self, "perilune.wait_ms", attempt->wait_ms);
-    put_known_ms(self, "perilune.connect_ms", attempt->connect_ms);
-    put_known_ms(self, "perilune.head_ms", attempt->head_ms);
+        PL_OTLP_INT(self, "http.request.resend_count", (int64_t)index);
+    PL_OTLP_INT(self, "http.response.body.size", size_of(attempt->body_bytes));
+    PL_OTLP_TEXT(self, "perilune.class", pl_class_name(attempt->class));
+    PL_OTLP_TRUE(self, "perilune.connection.reused", attempt->reused);
+    PL_OTLP_INT(self, "perilune.wait_ms", known_ms(attempt->wait_ms));
+    PL_OTLP_INT(self, "perilune.connect_ms", known_ms(attempt->connect_ms));
+    PL_OTLP_INT(self, "perilune.head_ms", known_ms(attempt->head_ms));
 }
 
 static void put_first_token(struct pl_otlp_text *self, uint64_t start_wall_ms,
@@ -308,12 +308,24 @@ size_t pl_otlp_put_spans(struct pl_otlp_text *self, const struct pl_record *reco
 
 /* ---- the request ---------------------------------------------------------------------------- */
 
+static void put_resource(struct pl_otlp_text *self, const struct pl_otlp_attribute *attribute)
+{
+    PL_OTLP_PUT(self, "{\"key\":\"");
+    pl_otlp_put_escaped(self, attribute->name);
+    PL_OTLP_PUT(self, "\",\"value\":{\"stringValue\":\"");
+    pl_otlp_put_escaped(self, attribute->value);
+    PL_OTLP_PUT(self, "\"}}");
+}
+
 void pl_otlp_put_head(struct pl_otlp_text *self, const struct pl_otlp_attribute *resource,
                       size_t count)
 {
     PL_OTLP_PUT(self, "{\"resourceSpans\":[{\"resource\":{\"attributes\":[");
-    for (size_t i = 0; i < count; i++)
-        pl_otlp_put_resource(self, resource[i].name, resource[i].value);
+    for (size_t i = 0; i < count; i++) {
+        if (i > 0)
+            PL_OTLP_PUT(self, ",");
+        put_resource(self, &resource[i]);
+    }
     PL_OTLP_PUT(
         self, "]},\"scopeSpans\":[{\"scope\":{\"name\":\"perilune\",\"version\":\"" PERILUNE_VERSION
               "\"},\"spans\":[");

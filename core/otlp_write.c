@@ -17,19 +17,10 @@ void pl_otlp_text_deinit(struct pl_otlp_text *self)
     free(self->data);
 }
 
-static char *room(struct pl_otlp_text *self, size_t len)
+void pl_otlp_grow(struct pl_otlp_text *self, size_t len)
 {
-    if (self->cap - self->len < len) {
-        self->cap = PL_MAX(PL_MAX(self->cap * 2, self->len + len), (size_t)FIRST_BYTES);
-        self->data = pl_xrealloc(self->data, self->cap);
-    }
-    return self->data + self->len;
-}
-
-void pl_otlp_put(struct pl_otlp_text *self, const char *data, size_t len)
-{
-    memcpy(room(self, len), data, len);
-    self->len += len;
+    self->cap = PL_MAX(PL_MAX(self->cap * 2, self->len + len), (size_t)FIRST_BYTES);
+    self->data = pl_xrealloc(self->data, self->cap);
 }
 
 /* ---- strings -------------------------------------------------------------------------------- */
@@ -66,9 +57,41 @@ static char *put_control(char *out, unsigned char byte)
     return out + 6;
 }
 
+#define HIGHS 0x8080808080808080u
+#define ONES  0x0101010101010101u
+
+/* Bytes of a word that are 0 have their high bit set in the result; so may others after one. */
+static uint64_t zeros(uint64_t word)
+{
+    return (word - ONES) & ~word & HIGHS;
+}
+
+/* Whether all 8 bytes can stand as they are: ASCII from ' ' on, no quote, backslash or DEL. */
+static bool are_plain(uint64_t word)
+{
+    uint64_t odd = zeros(word ^ ONES * '"') | zeros(word ^ ONES * '\\') | zeros(word ^ ONES * 127);
+    return ((word | (word - ONES * ' ') | odd) & HIGHS) == 0;
+}
+
 static bool is_plain(unsigned char byte)
 {
     return byte >= ' ' && byte < 127 && byte != '"' && byte != '\\';
+}
+
+/* Copies what is plain from `at` on; where it ends. */
+static size_t copy_plain(char *out, const unsigned char *data, size_t at, size_t len)
+{
+    const size_t start = at;
+    uint64_t word;
+    for (; len - at >= sizeof(word); at += sizeof(word)) {
+        memcpy(&word, data + at, sizeof(word));
+        if (!are_plain(word))
+            break;
+        memcpy(out + (at - start), &word, sizeof(word));
+    }
+    for (; at < len && is_plain(data[at]); at++)
+        out[at - start] = (char)data[at];
+    return at;
 }
 
 /* What is not plain ASCII, from `*at` on. */
@@ -108,87 +131,36 @@ void pl_otlp_put_escaped(struct pl_otlp_text *self, struct pl_str text)
     size_t len = text.len;
     if (len > PL_OTLP_STRING_MAX_BYTES)
         len = cut(text, PL_OTLP_STRING_MAX_BYTES);
-    char *start = room(self, len * ESCAPE_MAX_BYTES), *out = start;
+    char *start = pl_otlp_room(self, len * ESCAPE_MAX_BYTES), *out = start;
     for (size_t at = 0; at < len;) {
-        if (is_plain(data[at]))
-            *out++ = (char)data[at++];
-        else
+        size_t end = copy_plain(out, data, at, len);
+        out += end - at;
+        at = end;
+        if (at < len)
             out = put_special(out, data, len, &at);
     }
     self->len += (size_t)(out - start);
 }
 
-/* ---- numbers and attributes ----------------------------------------------------------------- */
+/* ---- numbers -------------------------------------------------------------------------------- */
 
 void pl_otlp_put_number(struct pl_otlp_text *self, uint64_t number)
 {
-    self->len += pl_put_decimal(room(self, PL_NUMBER_MAX), number);
+    self->len += pl_put_decimal(pl_otlp_room(self, PL_NUMBER_MAX), number);
 }
 
 void pl_otlp_put_hex(struct pl_otlp_text *self, uint64_t number)
 {
-    char *out = room(self, 16);
+    char *out = pl_otlp_room(self, 16);
     for (size_t i = 16; i-- > 0; number >>= 4)
         out[i] = "0123456789abcdef"[number & 15];
     self->len += 16;
 }
 
-static void begin_attribute(struct pl_otlp_text *self, const char *name, size_t name_len)
-{
-    if (self->len > 0 && self->data[self->len - 1] != '[')
-        pl_otlp_put(self, ",", 1);
-    pl_otlp_put(self, "{\"key\":\"", 8);
-    pl_otlp_put(self, name, name_len);
-}
-
-void pl_otlp_put_str(struct pl_otlp_text *self, const char *name, struct pl_str value)
-{
-    begin_attribute(self, name, strlen(name));
-    PL_OTLP_PUT(self, "\",\"value\":{\"stringValue\":\"");
-    pl_otlp_put_escaped(self, value);
-    PL_OTLP_PUT(self, "\"}}");
-}
-
-void pl_otlp_put_text(struct pl_otlp_text *self, const char *name, const char *value)
-{
-    if (value)
-        pl_otlp_put_str(self, name, pl_str_of(value));
-}
-
-void pl_otlp_put_int(struct pl_otlp_text *self, const char *name, int64_t value)
-{
-    if (value < 0)
-        return;
-    begin_attribute(self, name, strlen(name));
-    PL_OTLP_PUT(self, "\",\"value\":{\"intValue\":\""); /* 64 bits are texts in proto3's JSON */
-    pl_otlp_put_number(self, (uint64_t)value);
-    PL_OTLP_PUT(self, "\"}}");
-}
-
-void pl_otlp_put_true(struct pl_otlp_text *self, const char *name, bool value)
-{
-    if (!value)
-        return;
-    begin_attribute(self, name, strlen(name));
-    PL_OTLP_PUT(self, "\",\"value\":{\"boolValue\":true}}");
-}
-
-void pl_otlp_put_seconds(struct pl_otlp_text *self, const char *name, uint32_t duration_ms)
+void pl_otlp_put_seconds(struct pl_otlp_text *self, uint32_t duration_ms)
 {
     char fraction[4] = {'.', (char)('0' + duration_ms % 1000 / 100),
                         (char)('0' + duration_ms % 100 / 10), (char)('0' + duration_ms % 10)};
-    begin_attribute(self, name, strlen(name));
-    PL_OTLP_PUT(self, "\",\"value\":{\"doubleValue\":");
     pl_otlp_put_number(self, duration_ms / 1000);
     pl_otlp_put(self, fraction, sizeof(fraction));
-    PL_OTLP_PUT(self, "}}");
-}
-
-void pl_otlp_put_resource(struct pl_otlp_text *self, struct pl_str name, struct pl_str value)
-{
-    begin_attribute(self, "", 0);
-    pl_otlp_put_escaped(self, name);
-    PL_OTLP_PUT(self, "\",\"value\":{\"stringValue\":\"");
-    pl_otlp_put_escaped(self, value);
-    PL_OTLP_PUT(self, "\"}}");
 }
