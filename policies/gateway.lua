@@ -99,7 +99,8 @@ return {
   --on_policy_error = "floor",   -- floor, fail
 
   -- Traces of requests, as OpenTelemetry spans to a collector that speaks OTLP/HTTP. Without this
-  -- table none are made, and what clients send (traceparent) is passed on as it is. See README.md.
+  -- table none are made, and what clients send (traceparent) is passed on as it is. What is in them
+  -- is told in docker/README.md.
   --tracing = {
     --endpoint = "http://127.0.0.1:4318/v1/traces", -- http or https; without a path: /v1/traces
     --sample = 0.1,              -- 0 to 1; of the traces that begin here; clients decide on theirs
