@@ -25,14 +25,13 @@
 
 static struct pl_record record_of(const struct pl_record_attempt *attempts, size_t count)
 {
-    static uint64_t span_id;
     return (struct pl_record){.start_wall_ms = 1767614400123,
                               .method = PL_STR("POST"),
                               .path = PL_STR("/v1/chat/completions"),
                               .operation = "chat",
                               .status = 200,
                               .first_token_ms = PL_UNKNOWN_MS,
-                              .trace = {.id_low = 1, .span_id = ++span_id, .sampled = true},
+                              .trace = {.id_low = 1, .span_id = 5, .sampled = true},
                               .attempts = attempts,
                               .attempt_count = count};
 }

@@ -85,7 +85,7 @@ end
 
 --- A collector: `answer(number, request)` gives status, body and headers of each export, 200 by
 -- default; the spans of those answered with 200 are kept in `spans`, all by their id in `by_id`.
-local function start_collector(answer)
+local function start_collector(answer, options)
   local collector
   collector = support.answering(function(request, _, number)
     collector.exports = (collector.exports or 0) + 1
@@ -102,7 +102,7 @@ local function start_collector(answer)
       end
     end
     return status, body or {}, headers
-  end)
+  end, options)
   collector.spans, collector.by_id = {}, {}
   return collector
 end
@@ -234,6 +234,38 @@ describe("traces", function()
     end
   end)
 
+  it("tell of clients that leave, and of answers that break off", function()
+    local collector = start_collector()
+    local up = support.upstream(function(connection)
+      local request = connection:read_request()
+      if not request or not request:json().stream then
+        connection:wait_closed(30)
+        return
+      end
+      connection:start_chunked()
+      connection:event({ choices = { { delta = { content = "x" } } } })
+      connection:reset()
+    end)
+    local gw = support.gateway({ config = config(up, nil, tracing(collector)) })
+    local client = support.connect(gw)
+    client:send({ path = "/v1/chat/completions", json = { model = "x" } })
+    up:wait_requests(1)
+    client:close()
+    local spans = wait_spans(collector, 2)
+    assert.equal("client_gone", spans[1].is["perilune.end"])
+    assert.is_nil(spans[1].status)
+    assert.equal("abandoned", spans[2].is["perilune.class"])
+    assert.is_nil(spans[2].status)
+
+    gw:chat({ stream = true })
+    spans = wait_spans(collector, 4)
+    assert.equal("cut", spans[3].is["perilune.end"])
+    assert.equal(2, spans[3].status.code)
+    assert.equal(2, spans[4].status.code)
+    assert.truthy(({ reset = true, truncated = true })[spans[4].is["error.type"]])
+    assert.equal(4, #collector.spans)
+  end)
+
   it("are sampled as the client says, and else by share", function()
     local collector, up = start_collector(), ok()
     local gw = support.gateway({ config = config(up, nil,
@@ -253,12 +285,17 @@ describe("traces", function()
   it("have one server span per request and one below it per try, whatever fails", function()
     local collector = start_collector()
     local tries = {}
-    local function faulty(request)
+    local function faulty(request, connection)
       local parent = request.headers["traceparent"]
       local trace, span = parent:match("^00%-(%x+)%-(%x+)%-03$")
-      assert.is_nil(tries[span], "two tries with one span")
-      tries[span] = trace
       local n = tonumber(request:json().user)
+      -- one that is reset on a kept connection goes out once more, and is still the same try
+      assert(n % 11 == 0 or not tries[span], "two tries with one span")
+      tries[span] = trace
+      if n % 11 == 0 then
+        connection:reset()
+        return nil
+      end
       if n % 3 == 0 then return 503, {} end
       if n % 7 == 0 then return 400, { error = { message = "no" } } end
       return 200, { n = n }
@@ -316,7 +353,7 @@ end)
 describe("a collector", function()
   after_each(support.finish)
 
-  it("that is down costs requests nothing, and gets what is kept once it is there", function()
+  it("that is down costs requests nothing", function()
     local port = support.refused_port()
     local up = ok()
     local gw = support.gateway({ config = config(up, nil,
@@ -331,6 +368,24 @@ describe("a collector", function()
     local since = support.now()
     assert.equal(0, gw:stop())
     assert.is_true(support.now() - since < 2)
+  end)
+
+  it("that comes back gets what was kept", function()
+    local collector = start_collector()
+    local gw = support.gateway({ config = config(ok(), nil, tracing(collector)) })
+    gw:chat()
+    wait_spans(collector, 2)
+    collector:stop()
+    for _ = 1, 10 do
+      assert.equal(200, gw:chat().status)
+    end
+    support.wait_until("a try", function() return metric(gw, "span_export_failures_total") > 0 end)
+    local again = start_collector(nil, { port = collector.port })
+    assert.equal(20, #wait_spans(again, 20))
+    assert.equal(22, metric(gw, "spans_exported_total"))
+    for reason in ("queue_full rejected unreachable shutdown"):gmatch("%S+") do
+      assert.equal(0, dropped(gw, reason))
+    end
   end)
 
   it("that is busy is asked again when it says", function()
@@ -419,6 +474,19 @@ describe("a collector", function()
     wait_spans(collector, 2)
     support.wait_until("a count", function() return metric(gw, "spans_exported_total") == 2 end)
     assert.equal(1, metric(gw, "span_export_failures_total"))
+  end)
+
+  it("is verified when it is reached by TLS", function()
+    local collector = start_collector(nil, { tls = support.server_tls() })
+    local files = { ["ca.pem"] = support.read_file(support.certificates().ca) }
+    local gw = support.gateway({ files = files, config = config(ok(), nil,
+      tracing(collector, 'tls = { ca = "ca.pem" }')) })
+    gw:chat()
+    wait_spans(collector, 2)
+    local wary = support.gateway({ config = config(ok(), nil, tracing(collector)) })
+    wary:chat()
+    wary:wait_log("not exported to 127%.0%.0%.1:%d+: tls: ")
+    assert.equal(2, #collector.spans)
   end)
 
   it("gets what is left at the end", function()
