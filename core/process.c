@@ -4,6 +4,7 @@
  */
 #include "process.h"
 #include "admin.h"
+#include "exporter.h"
 #include "listen.h"
 #include "log.h"
 #include "probe.h"
@@ -23,6 +24,7 @@
 #define WATCH_INTERVAL_MS 100
 #define WATCH_BURSTS      20   /* so many times its budget is a stall */
 #define WATCH_MIN_MS      1000 /* but not less: a busy machine may well take a while */
+#define FLUSH_MS          1000 /* for the last spans, when all else has ended */
 #define EXIT_FAILED       1
 
 struct process {
@@ -41,6 +43,8 @@ struct process {
     struct event *watch_timer;
     struct pl_metrics *metrics; /* NULL: a simulator */
     struct pl_recent *recent;   /* NULL: a simulator */
+    struct pl_spans *spans;     /* NULL as well */
+    struct pl_exporter *exporter;
 };
 
 /* ---- signals ---- */
@@ -149,6 +153,7 @@ static int start_workers(struct process *self)
             pl_worker_measure(self->workers[i], self->metrics, (size_t)i);
         if (config->recent_count > 0)
             pl_worker_keep(self->workers[i], self->recent);
+        pl_worker_trace(self->workers[i], self->spans);
         pl_reload_add_worker(self->reload, self->workers[i]);
     }
     self->listen_port = port;
@@ -185,6 +190,7 @@ static int start_admin(struct process *self)
     struct pl_admin_parts parts = {.reload = self->reload,
                                    .recent = self->recent,
                                    .metrics = self->metrics,
+                                   .spans = self->spans,
                                    .workers = self->workers,
                                    .worker_count = (size_t)self->worker_count,
                                    .drain = on_drain_asked,
@@ -292,6 +298,8 @@ static void on_current(void *arg, const struct pl_config *config)
         pl_admin_set_config(self->admin, config);
     if (self->prober)
         pl_prober_follow(self->prober, &config->topology);
+    if (self->exporter)
+        pl_exporter_follow(self->exporter, config->tracing);
 }
 
 static int process_init(struct process *self, struct pl_config *config,
@@ -304,6 +312,8 @@ static int process_init(struct process *self, struct pl_config *config,
     self->metrics = config->is_simulator ? NULL : pl_metrics_new((size_t)self->worker_count);
     if (!config->is_simulator)
         self->recent = pl_recent_new((size_t)self->worker_count, config->recent_count);
+    if (!config->is_simulator)
+        self->spans = pl_spans_new(config->tls ? "https" : "http");
     self->base = event_base_new();
     if (!self->base)
         abort();
@@ -323,6 +333,9 @@ static int start_checks(struct process *self)
         return PL_ERR_SYSTEM;
     }
     self->prober = pl_prober_new(self->base, self->resolver, &self->config->topology);
+    if (self->spans)
+        self->exporter = pl_exporter_new(self->base, self->resolver, self->spans,
+                                         self->config->tracing, &pl_exporter_usual_times);
     return PL_OK;
 }
 
@@ -357,6 +370,9 @@ static void stop_watchdog(struct process *self)
 static void process_deinit(struct process *self)
 {
     stop_watchdog(self);
+    if (self->exporter)
+        pl_exporter_flush(self->exporter, FLUSH_MS);
+    pl_exporter_free(self->exporter);
     pl_prober_free(self->prober);
     if (self->resolver)
         pl_resolver_free(self->resolver);
@@ -370,6 +386,7 @@ static void process_deinit(struct process *self)
     event_base_free(self->base);
     pl_metrics_free(self->metrics);
     pl_recent_free(self->recent);
+    pl_spans_free(self->spans);
 }
 
 int pl_process_run(struct pl_config *config, const struct pl_process_options *options)

@@ -21,6 +21,7 @@ void pl_runtime_init(struct pl_runtime *self, struct event_base *base)
     TAILQ_INIT(&self->active);
     TAILQ_INIT(&self->spare);
     TAILQ_INIT(&self->generations);
+    pl_otlp_text_init(&self->span_text);
     pl_headers_init(&self->scratch);
     pl_headers_init(&self->policy_headers);
 }
@@ -32,6 +33,7 @@ static void request_free(struct pl_request *self)
     pl_headers_deinit(&self->response.headers);
     free(self->edits);
     free(self->trail);
+    free(self->origin.text);
     free(self->head);
     free(self->pieces);
     free(self);
@@ -71,6 +73,7 @@ void pl_runtime_deinit(struct pl_runtime *self)
         request_free(request);
     }
     pl_record_text_deinit(&self->record_text);
+    pl_otlp_text_deinit(&self->span_text);
     pl_headers_deinit(&self->scratch);
     pl_headers_deinit(&self->policy_headers);
 }
@@ -276,6 +279,7 @@ void pl_request_begin(struct pl_exchange *exchange, void *runtime)
     char error[256];
     self->exchange = exchange;
     take_id(self, pl_exchange_headers(exchange));
+    pl_request_begin_trace(self);
     if (has_dot_segment(pl_exchange_path(exchange))) {
         pl_request_fail(self, 400, "invalid_request_error", "invalid_path",
                         "The path has '.' or '..' segments.");

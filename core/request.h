@@ -13,6 +13,7 @@
  *   send.c     one try: the upstream's request, and what its answer does before the commit
  *   relay.c    the commit: the answer to the client
  *   request_record.c  what is told of it at its end
+ *   request_trace.c  its trace
  */
 #ifndef PL_REQUEST_H
 #define PL_REQUEST_H
@@ -29,21 +30,24 @@
 #include "record.h"
 #include "record_text.h"
 #include "server.h"
+#include "spans.h"
 #include "sse.h"
 #include "target.h"
 #include "timer.h"
+#include "trace.h"
 #include "transport.h"
 #include "usage.h"
 #include "watchdog.h"
 #include <sys/queue.h>
 
-#define PL_REQUEST_ID_MAX          128
-#define PL_TRAIL_MAX               64
-#define PL_HELD_MAX_BYTES          65536
-#define PL_COLLECT_MAX_BYTES       (1024 * 1024)
-#define PL_EVENT_MAX_BYTES         (1024 * 1024)
-#define PL_REQUEST_EDITS_MAX       64
-#define PL_REQUEST_EDITS_MAX_BYTES (16u * 1024 * 1024)
+#define PL_REQUEST_ORIGIN_MAX_BYTES 1024 /* of a path that is kept for the record */
+#define PL_REQUEST_ID_MAX           128
+#define PL_TRAIL_MAX                64
+#define PL_HELD_MAX_BYTES           65536
+#define PL_COLLECT_MAX_BYTES        (1024 * 1024)
+#define PL_EVENT_MAX_BYTES          (1024 * 1024)
+#define PL_REQUEST_EDITS_MAX        64
+#define PL_REQUEST_EDITS_MAX_BYTES  (16u * 1024 * 1024)
 
 /** What the policy of a request waits for. */
 enum pl_wait {
@@ -75,6 +79,13 @@ struct pl_trail_entry {
     uint32_t total_ms;
     uint64_t body_bytes;
     bool reused;
+    uint64_t span_id; /* 0: none */
+};
+
+/** Method, path and client of a request whose trace is sampled, one after the other. */
+struct pl_request_origin {
+    char *text;
+    size_t cap, lens[3];
 };
 
 /** When an answer that streams is one, and what of others is looked into; from the route. */
@@ -162,7 +173,9 @@ struct pl_request {
     size_t trail_count, trail_cap;
     struct pl_trail_entry attempt_so_far; /* what is known of the running try */
     bool trail_is_open;                   /* the try of its last entry is still at work */
-    struct pl_usage_scan usage;           /* of the answer at hand, if `reads_usage` */
+    struct pl_trace trace;                /* all 0: none */
+    struct pl_request_origin origin;
+    struct pl_usage_scan usage; /* of the answer at hand, if `reads_usage` */
     bool reads_usage;
 
     uint64_t start_ms, deadline_ms; /* deadline_ms 0: none */
@@ -210,6 +223,8 @@ struct pl_runtime {
     size_t worker_index;               /* ... and as whose */
     struct pl_recent *recent;          /* where they are kept for a while, or NULL */
     struct pl_record_text record_text; /* the one at hand */
+    struct pl_spans *spans;            /* where the spans of sampled ones go, or NULL */
+    struct pl_otlp_text span_text;     /* in which they are written */
     bool is_simulator;                 /* bodies are its own to check, answers its own to label */
     struct pl_request *running;        /* whose policy runs right now */
     struct pl_watch *watch;            /* where that is shown; NULL where nobody watches */
@@ -331,6 +346,14 @@ void pl_request_read_usage(struct pl_request *self);
 void pl_request_forget_usage(struct pl_request *self);
 /** The outcome class of a failure, which is not NONE. */
 enum pl_class pl_request_class_of(enum pl_failure failure);
+
+/* ---- request_trace.c ---- */
+
+/** Goes on with the client's trace, or begins one. */
+void pl_request_begin_trace(struct pl_request *self);
+/** What the record has of the trace, and what only sampled requests remember. Texts are borrowed.
+ *  The duration must be known. */
+void pl_request_fill_trace(const struct pl_request *self, struct pl_record *out);
 
 /* ---- relay.c ---- */
 

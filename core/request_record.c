@@ -51,9 +51,13 @@ static enum pl_end end_of(const struct pl_request *self)
 static void fill_attempt(struct pl_record_attempt *out, const struct pl_trail_entry *entry,
                          const struct pl_topology *topology)
 {
+    const struct pl_provider *provider = &topology->providers[entry->target->provider_index];
     *out = (struct pl_record_attempt){
         .target = entry->target->name,
-        .provider = topology->providers[entry->target->provider_index].name,
+        .provider = provider->name,
+        .model = entry->target->model,
+        .endpoint_host = provider->endpoint.host,
+        .endpoint_port = provider->endpoint.port,
         .target_index = (size_t)(entry->target - topology->targets),
         .is_fallback = entry->target->is_fallback,
         .status = entry->status,
@@ -65,6 +69,7 @@ static void fill_attempt(struct pl_record_attempt *out, const struct pl_trail_en
         .total_ms = entry->total_ms,
         .body_bytes = entry->body_bytes,
         .reused = entry->reused,
+        .span_id = entry->span_id,
     };
 }
 
@@ -140,8 +145,11 @@ void pl_request_count(struct pl_request *self)
         .attempt_count = self->trail_count,
     };
     fill_tokens(&record, self);
+    pl_request_fill_trace(self, &record);
     pl_metrics_add(self->runtime->metrics, self->runtime->worker_index, &record);
     keep(self->runtime, &record);
+    if (self->runtime->spans)
+        pl_spans_add(self->runtime->spans, &self->runtime->span_text, &record);
     pl_request_forget_usage(self);
 }
 

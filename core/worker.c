@@ -262,6 +262,11 @@ void pl_worker_keep(struct pl_worker *self, struct pl_recent *recent)
     self->runtime.recent = recent;
 }
 
+void pl_worker_trace(struct pl_worker *self, struct pl_spans *spans)
+{
+    self->runtime.spans = spans;
+}
+
 void pl_worker_start(struct pl_worker *self)
 {
     pthread_attr_t attributes;
