@@ -906,7 +906,8 @@ describe("a canary", function()
   it("is asked for in the right form", function()
     local gw = start()
     for _, query in ipairs({ "canary=10", "canary=0%", "canary=100%", "canary=x%", "canary=-1%",
-      "canary=10%&for=5", "canary=10%&for=1ms", "canary=10%&for=99h", "for=60s", "canary=nan%" }) do
+      "canary=10%&for=5", "canary=10%&for=1ms", "canary=10%&for=99h", "for=60s", "canary=nan%",
+      "canary=0x1p3%", "canari=10%", "canary", "canary=10%&canary=20%", "replace=yes" }) do
       local answer = reload(gw, query)
       assert.equal(400, answer.status, query)
       assert.equal("bad_request", answer:json().error.code)
