@@ -272,6 +272,10 @@ static void on_result(void *arg, const struct pl_reload_result *result)
 static void ask(struct pl_reload *reload, struct pl_exchange *exchange,
                 const struct pl_reload_request *request)
 {
+    if (pl_reload_is_full(reload)) {
+        pl_admin_refuse(exchange, 503, "too_many_changes", "Too many changes wait already.");
+        return;
+    }
     struct waiter *self = pl_xcalloc(1, sizeof(*self));
     self->exchange = exchange;
     self->ticket = pl_reload_ask(reload, request, on_result, self);
