@@ -428,30 +428,13 @@ static void count_end(const struct pl_request *self)
         pl_figures_end(self->generation->figures, &end);
 }
 
-/* Releases everything and recycles the record. The exchange has been answered or is gone. */
-void pl_request_end(struct pl_request *self)
+/* What the next request must not find in the record. */
+static void forget(struct pl_request *self)
 {
-    struct pl_runtime *runtime = self->runtime;
-    struct pl_gauge *gauge = self->generation->topology->gauge;
-    assert(!self->exchange);
-    count_end(self);
-    if (self->attempt && !self->trail_is_open) /* it is given up before it told anything */
-        pl_request_abandon(self);
-    pl_request_drop_answer(self);
-    pl_request_count(self);
-    pl_request_leave_queue(self);
-    if (self->retrying)
-        pl_gauge_retry_end(gauge);
-    self->retrying = false;
-    pl_timer_stop(&self->deadline_timer);
-    pl_timer_stop(&self->wait_timer);
-    pl_coroutine_close(&self->coroutine);
-    pl_request_drop_edits(self);
     free(self->model);
     free(self->route);
     self->model = self->route = NULL;
     self->model_len = self->trail_count = 0;
-    self->policy = NULL;
     self->model_field = (struct pl_multipart_field){0};
     self->stream = self->committed = self->paused = self->client_gone = false;
     self->past_deadline = self->broken = self->floor = self->first_token = false;
@@ -468,6 +451,25 @@ void pl_request_end(struct pl_request *self)
     self->status = 0;
     self->body = PL_STR("");
     self->serial++;
+}
+
+/* Releases everything and recycles the record. The exchange has been answered or is gone. */
+void pl_request_end(struct pl_request *self)
+{
+    struct pl_runtime *runtime = self->runtime;
+    assert(!self->exchange);
+    count_end(self);
+    if (self->attempt && !self->trail_is_open) /* it is given up before it told anything */
+        pl_request_abandon(self);
+    pl_request_drop_answer(self);
+    pl_request_count(self);
+    pl_request_leave_queue(self);
+    pl_request_leave_retries(self);
+    pl_timer_stop(&self->deadline_timer);
+    pl_timer_stop(&self->wait_timer);
+    pl_coroutine_close(&self->coroutine);
+    pl_request_drop_edits(self);
+    forget(self);
     pl_generation_unpin(self->generation);
     self->generation = NULL;
     TAILQ_REMOVE(&runtime->active, self, link);
