@@ -66,7 +66,11 @@ describe("perilune", function()
       "--admin", "--workers", "SIGTERM" }) do
       assert.truthy(help.stdout:find(word, 1, true), word)
     end
-    assert.same(help, support.perilune({ "--help" }))
+    for _, words in ipairs({ { "--help" }, { "-h" }, { "run", "--help" }, { "run", "-h" },
+      { "check", "-h" }, { "test", "--help" } }) do
+      assert.same(help, support.perilune(words), table.concat(words, " "))
+    end
+    assert.truthy(support.perilune({ "check", "-x" }).stderr:find("unknown option -x", 1, true))
     local nothing = support.perilune({})
     assert.equal(2, nothing.status)
     assert.equal(help.stdout, nothing.stdout)
