@@ -6,8 +6,9 @@
 #include <string.h>
 
 #define FIRST_DATA_BYTES 512
-#define WINDOW_BYTES     512 /* searched for a line's end at once: streams of bare CRs are not
-                                searched to their end for each of them */
+#define WINDOW_BYTES                                                                               \
+    512 /* searched for a line's end at once: streams of bare CRs are not                          \
+           searched to their end for each of them */
 
 enum { IN_FIELD, IN_DATA, IN_NAME, IN_OTHER, IN_COMMENT };
 

@@ -1,8 +1,8 @@
 /*
  * Events: splits a stream of server-sent events into its events, with what their data lines say.
  *
- * Pure, any thread. It is fed the stream's bytes, cut anywhere, and stops behind each event; how the
- * bytes are cut makes no difference. It keeps one event's data at a time, at most `max_bytes`.
+ * Pure, any thread. It is fed the stream's bytes, cut anywhere, and stops behind each event; how
+ * the bytes are cut makes no difference. It keeps one event's data at a time, at most `max_bytes`.
  * Whoever only needs the places where events end takes sse.h, which keeps nothing.
  *
  * Lines end in LF, CRLF or CR; comments, unknown fields and events without data say nothing (WHATWG
