@@ -179,6 +179,7 @@ static void pause_for_client(struct pl_request *self)
 
 static void write_client(struct pl_request *self, const char *data, size_t len)
 {
+    pl_request_note_answer(self, data, len);
     if (len > 0 && !pl_exchange_write(self->exchange, data, len))
         pause_for_client(self);
 }
@@ -279,6 +280,7 @@ static void end_relay(struct pl_request *self, enum pl_failure failure)
     if (response->is_sse)
         write_error_event(self, failure);
     self->broken = true;
+    snprintf(self->reason, sizeof(self->reason), "%s", pl_failure_name(failure));
     self->exchange = NULL;
     pl_exchange_abort(exchange, false);
 }
@@ -362,6 +364,7 @@ void pl_request_respond(struct pl_request *self, int status, const struct pl_hea
     self->committed = true;
     self->status = status;
     self->exchange = NULL;
+    pl_request_note_answer(self, body, len);
     pl_exchange_reply(exchange, status, answer_headers(self, headers), body, len);
 }
 
@@ -379,6 +382,7 @@ void pl_request_fail(struct pl_request *self, int status, const char *type, cons
     free(json);
     assert(len > 0 && (size_t)len < sizeof(body));
     self->failed = true;
+    snprintf(self->reason, sizeof(self->reason), "%s", code);
     pl_headers_init(&headers);
     add_header(&headers, PL_STR("Content-Type"), PL_STR("application/json"));
     pl_request_respond(self, status, &headers, body, (size_t)len);

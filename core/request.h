@@ -17,6 +17,7 @@
 #ifndef PL_REQUEST_H
 #define PL_REQUEST_H
 
+#include "access_log.h"
 #include "attempt.h"
 #include "base.h"
 #include "coroutine.h"
@@ -75,6 +76,7 @@ struct pl_trail_entry {
     uint32_t total_ms;
     uint64_t body_bytes;
     bool reused;
+    char *detail; /* why it failed, for people; NULL: nothing to say. Owned. */
 };
 
 /** When an answer that streams is one, and what of others is looked into; from the route. */
@@ -183,6 +185,13 @@ struct pl_request {
     bool relayed;              /* the answer is that of the last try */
     bool failed;               /* it got an error of ours */
     bool killed;               /* it was ended from outside */
+    char reason[32];           /* why it has no whole answer, a code; "": not told */
+    char *origin;              /* copies of method, path and peer, which outlive the exchange */
+    size_t origin_cap;
+    struct pl_str method, path, peer;
+    uint64_t request_body_bytes, response_body_bytes;
+    char *request_text, *response_text; /* first bytes of the bodies, for the access log, or NULL */
+    size_t request_text_len, response_text_len;
     enum pl_policy_fault policy_fault; /* the first that its policy did, or NONE */
     uint32_t fault_ms;                 /* how long after the request's start that was */
     size_t fault_trail_index;          /* and after how many tries */
@@ -210,6 +219,8 @@ struct pl_runtime {
     size_t worker_index;               /* ... and as whose */
     struct pl_recent *recent;          /* where they are kept for a while, or NULL */
     struct pl_record_text record_text; /* the one at hand */
+    struct pl_access_log *access_log;  /* that of this worker, or NULL */
+    const char *kill_reason;           /* why all are broken off, if not by a stop at once */
     bool is_simulator;                 /* bodies are its own to check, answers its own to label */
     struct pl_request *running;        /* whose policy runs right now */
     struct pl_watch *watch;            /* where that is shown; NULL where nobody watches */
@@ -321,10 +332,18 @@ bool pl_request_collect(struct pl_request *self);
 
 /* ---- request_record.c ---- */
 
-/** Tells the metrics of a request that ends. Its tries must have ended. */
+/** Keeps what is told of the request at its end and does not last that long. */
+void pl_request_note_origin(struct pl_request *self);
+/** The same of its body, as far as the access log wants it. */
+void pl_request_note_body(struct pl_request *self);
+/** Bytes of the answer's body, on their way to the client. */
+void pl_request_note_answer(struct pl_request *self, const char *data, size_t len);
+/** Tells metrics and access log of a request that ends. Its tries must have ended. */
 void pl_request_count(struct pl_request *self);
+/** Lets go of what was kept for that. */
+void pl_request_forget_notes(struct pl_request *self);
 /** The server has refused what came in place of a request. `runtime` is the worker's. */
-void pl_request_refused(int status, const char *reason, void *runtime);
+void pl_request_refused(const struct pl_refusal *refusal, void *runtime);
 /** The answer's body is to be looked through for token counts, if it is a good one. */
 void pl_request_read_usage(struct pl_request *self);
 /** What was read of an answer is forgotten. */

@@ -89,6 +89,9 @@ static void wake_without_answer(struct pl_request *self, enum pl_failure failure
                                 const char *detail)
 {
     struct pl_response *response = &self->response;
+    struct pl_trail_entry *entry = self->trail_count > 0 ? &self->trail[self->trail_count - 1] : NULL;
+    if (entry && !entry->detail && detail[0] != '\0')
+        entry->detail = pl_xstrdup(detail);
     response->live = false;
     response->failure = failure;
     snprintf(response->detail, sizeof(response->detail), "%s", detail);
@@ -435,6 +438,14 @@ static void on_done(struct pl_attempt *attempt, enum pl_failure failure, void *a
 static const struct pl_attempt_ops attempt_ops = {
     .on_head = on_head, .on_body = on_body, .on_done = on_done};
 
+static void log_move(const struct pl_request *self, const struct pl_target *target)
+{
+    const struct pl_trail_entry *last = &self->trail[self->trail_count - 1];
+    if (last->target != target && !self->runtime->is_simulator)
+        pl_log(PL_LOG_WARN, "request %s: moved from %s to %s: %s", self->id, last->target->name,
+               target->name, pl_class_name(last->class));
+}
+
 int pl_request_send(struct pl_request *self, const struct pl_target *target)
 {
     const struct pl_provider *provider =
@@ -446,6 +457,8 @@ int pl_request_send(struct pl_request *self, const struct pl_target *target)
         return PL_ERR_LIMIT;
     bool reserved = self->place.of == target && !self->place.reported && !self->place.good;
     pl_request_cancel_attempt(self);
+    if (self->trail_count > 0)
+        log_move(self, target);
     /* without a reservation the policy insists: it is let through whatever its health */
     if (!reserved)
         (void)pl_request_admit(self, target, true);

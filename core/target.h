@@ -5,6 +5,7 @@
 #ifndef PL_TARGET_H
 #define PL_TARGET_H
 
+#include "access_log.h"
 #include "attempt.h"
 #include "base.h"
 #include "gauge.h"
@@ -69,8 +70,9 @@ struct pl_topology {
     size_t provider_count;
     struct pl_target *targets;
     size_t target_count;
-    bool response_headers;    /* x-perilune-* on answers */
-    uint32_t log_line_count;  /* that a policy may write per request */
+    bool response_headers;   /* x-perilune-* on answers */
+    uint32_t log_line_count; /* that a policy may write per request */
+    struct pl_access_log_rules access_log;
     struct pl_health *health; /* shared by all workers and, as the gauge, by the admin listener */
     struct pl_gauge *gauge;
 };
