@@ -12,6 +12,7 @@
 #include "metrics.h"
 #include "reload.h"
 #include "server.h"
+#include "sink.h"
 #include "target.h"
 
 /** Where the numbers come from; all borrowed. */
@@ -20,6 +21,7 @@ struct pl_admin_metrics {
     const struct pl_metrics *metrics; /* must outlive the exchange */
     const struct pl_topology *topology;
     const struct pl_reload *reload;
+    struct pl_sink *access_log; /* NULL: there is none */
 };
 
 /** Answers; now, or over the next turns of the loop. */

@@ -234,6 +234,7 @@ static void read_provider(struct pl_config *config, lua_State *L, int index,
     self->endpoint.idle_ms = get_ms(L, index, "idle_ms");
     self->host_header =
         make_host_header(self->endpoint.host, self->endpoint.port, get_boolean(L, index, "tls"));
+    self->stream_usage = get_boolean(L, index, "stream_usage");
     read_credential(L, index, self);
     read_header_pairs(L, index, "headers", &self->headers);
     read_health(L, index, self);

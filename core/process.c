@@ -199,6 +199,7 @@ static int start_admin(struct process *self)
     struct pl_admin_parts parts = {.reload = self->reload,
                                    .recent = self->recent,
                                    .metrics = self->metrics,
+                                   .access_log = self->access_log,
                                    .workers = self->workers,
                                    .worker_count = (size_t)self->worker_count,
                                    .drain = on_drain_asked,

@@ -199,6 +199,44 @@ static void write_held(struct pl_request *self, size_t len)
     }
 }
 
+/* Passes on whole events, but for the one with token counts that only we have asked for. */
+static void write_events(struct pl_request *self, const char *data, size_t len)
+{
+    size_t at = 0, from = 0;
+    if (!self->hides_usage) {
+        write_client(self, data, len);
+        return;
+    }
+    if (self->hidden_ends_in_cr && data[0] == '\n')
+        at = from = 1;
+    self->hidden_ends_in_cr = false;
+    while (at < len) {
+        size_t part = pl_usage_event_length(data + at, len - at);
+        if (pl_usage_event_is_extra(data + at, part)) {
+            write_client(self, data + from, at - from);
+            from = at + part;
+            self->hidden_ends_in_cr = from == len && data[from - 1] == '\r';
+        }
+        at += part;
+    }
+    write_client(self, data + from, len - from);
+}
+
+/* The same of the first `len` held bytes. */
+static void write_held_events(struct pl_request *self, size_t len)
+{
+    struct evbuffer *held = self->response.held;
+    if (!self->hides_usage || len == 0) {
+        write_held(self, len);
+        return;
+    }
+    const char *data = (const char *)evbuffer_pullup(held, (ev_ssize_t)len);
+    if (!data)
+        abort();
+    write_events(self, data, len);
+    evbuffer_drain(held, len);
+}
+
 static size_t held_bytes(const struct pl_response *response)
 {
     return response->held ? evbuffer_get_length(response->held) : 0;
@@ -215,10 +253,14 @@ static void relay_events(struct pl_request *self, const char *data, size_t len)
 {
     struct pl_response *response = &self->response;
     size_t whole = pl_sse_feed(&response->sse, data, len);
-    if (whole > 0) {
+    if (whole > 0 && self->hides_usage && held_bytes(response) > 0) {
+        pl_response_hold(response, data, whole);
+        write_held_events(self, held_bytes(response));
+        drop_held(response);
+    } else if (whole > 0) {
         write_held(self, held_bytes(response));
         drop_held(response);
-        write_client(self, data, whole);
+        write_events(self, data, whole);
     }
     if (whole == len)
         return;
@@ -268,7 +310,10 @@ static void end_relay(struct pl_request *self, enum pl_failure failure)
     response->failure = failure;
     pl_request_leave(self);
     if (failure == PL_FAIL_NONE) {
-        write_held(self, held_bytes(response));
+        if (response->is_sse)
+            write_held_events(self, held_bytes(response));
+        else
+            write_held(self, held_bytes(response));
         self->exchange = NULL;
         pl_exchange_end(exchange);
         return;
@@ -337,7 +382,7 @@ bool pl_request_relay(struct pl_request *self)
     pl_exchange_start(self->exchange, response->status, answer_headers(self, &response->headers),
                       declared_length(response));
     if (response->is_sse) {
-        write_held(self, response->held_whole_bytes);
+        write_held_events(self, response->held_whole_bytes);
         if (held_bytes(response) == 0)
             drop_held(response);
         forget_request(self);

@@ -35,6 +35,7 @@
 #include "timer.h"
 #include "transport.h"
 #include "usage.h"
+#include "usage_event.h"
 #include "watchdog.h"
 #include <sys/queue.h>
 
@@ -166,6 +167,10 @@ struct pl_request {
     bool trail_is_open;                   /* the try of its last entry is still at work */
     struct pl_usage_scan usage;           /* of the answer at hand, if `reads_usage` */
     bool reads_usage;
+    char *stream_options;   /* what is sent in place of the client's, which asks for no usage, or
+                               NULL */
+    bool hides_usage;       /* the answer's usage event is ours: the client does not get it */
+    bool hidden_ends_in_cr; /* an LF that comes next belongs to it */
 
     uint64_t start_ms, deadline_ms; /* deadline_ms 0: none */
     uint64_t route_deadline_ms;     /* as the route says, from the start on; 0: no route yet */

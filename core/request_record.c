@@ -97,6 +97,8 @@ void pl_request_forget_notes(struct pl_request *self)
         free(self->trail[i].detail);
         self->trail[i].detail = NULL;
     }
+    free(self->stream_options);
+    self->stream_options = NULL;
     free(self->request_text);
     free(self->response_text);
     self->request_text = self->response_text = NULL;

@@ -36,6 +36,7 @@ struct pl_provider {
     char *name;
     struct pl_endpoint endpoint;
     char *base_path;   /* "/v1", "" */
+    bool stream_usage; /* streams are asked for their token counts, whatever clients ask */
     char *host_header; /* "api.example.com" or "127.0.0.1:8000" */
     enum pl_auth auth;
     struct pl_headers headers; /* always sent, the credential of PL_AUTH_KEY included */

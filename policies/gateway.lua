@@ -81,8 +81,8 @@ return {
       --request = "0B",          -- 0B to 64KiB
       --response = "0B",         -- 0B to 64KiB; may hold what people wrote and were told
     },
-    -- Members of bodies whose values are taken out, besides api_key, authorization, token, password,
-    -- secret and the like.
+    -- Members of bodies whose values are taken out, besides api_key, authorization, token,
+    -- password, secret and the like.
     --redact = { "ssn" },
   },
   --response_headers = true,   -- true or false; tell clients which target answered (x-perilune-*)
@@ -147,6 +147,9 @@ return {
 
       -- How long each stage of one try may take. "0ms" means no limit where it is allowed; the
       -- route's deadline holds in any case.
+      -- Ask for token counts in streams of chat completions whose clients have not, for the log and
+      -- the metrics; what comes of it is taken out again.
+      --stream_usage = false,                -- true or false
       --timeouts = {
         --connect = "5s",                    -- 1ms to 10m; name lookup and TCP
         --tls = "5s",                        -- 1ms to 10m; the handshake
