@@ -145,11 +145,12 @@ return {
         --idle_timeout = "60s",              -- 10ms to 1h
       --},
 
-      -- How long each stage of one try may take. "0ms" means no limit where it is allowed; the
-      -- route's deadline holds in any case.
       -- Ask for token counts in streams of chat completions whose clients have not, for the log and
       -- the metrics; what comes of it is taken out again.
       --stream_usage = false,                -- true or false
+
+      -- How long each stage of one try may take. "0ms" means no limit where it is allowed; the
+      -- route's deadline holds in any case.
       --timeouts = {
         --connect = "5s",                    -- 1ms to 10m; name lookup and TCP
         --tls = "5s",                        -- 1ms to 10m; the handshake

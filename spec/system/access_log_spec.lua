@@ -139,9 +139,9 @@ describe("the access log", function()
     end })
     gw:chat({ model = "m", stream = true })
     local line = wait_line(gw)
-    assert.same({ "warn", "cut", "reset", 200 },
+    assert.same({ "warn", "cut", "truncated", 200 },
       { line.level, line["end"], line.reason, line["http.response.status_code"] })
-    assert.equal("reset", line.attempts[1].class)
+    assert.equal("truncated", line.attempts[1].class)
   end)
 
   it("tells of a client that left", function()
@@ -283,22 +283,45 @@ describe("the access log", function()
   end)
 
   it("refuses at start what it cannot write to", function()
-    local folder = support.folder and support.folder() or os.tmpname()
-    local config = CONFIG:format('{ path = "/nowhere/at/all.log" }', "1s", "http://127.0.0.1:1",
-      "false", "http://127.0.0.1:1")
-    os.remove(folder)
-    os.execute("mkdir -p " .. folder)
-    local file = assert(io.open(folder .. "/gateway.lua", "w"))
-    file:write((config:gsub("{ name = \"broken\".-}, },", ""):gsub(
-      "{ name = \"strict\".-}, },", "")))
-    file:close()
-    os.execute(("cp policies/fallback.lua %s && cp policies/fallback.lua %s/broken.lua"):format(
-      folder, folder))
-    local ended = support.run({ "run", folder })
-    os.execute("rm -r " .. folder)
+    local folder = support.make_folder()
+    support.write_file(folder .. "/gateway.lua", [[return {
+      access_log = { path = "/nowhere/at/all.log" },
+      providers = { one = { url = "http://127.0.0.1:1/v1" } },
+      routes = { { match = { model = "*" }, targets = { { provider = "one" } } } },
+    }]])
+    support.write_file(folder .. "/fallback.lua", support.read_file("policies/fallback.lua"))
+    local ended = support.perilune({ "run", folder, "--listen", "127.0.0.1:0" })
     assert.equal(1, ended.status)
-    assert.matches("access_log.path: /nowhere/at/all.log: No such file or directory",
-      ended.stderr, 1, true)
+    assert.equal("perilune: access_log.path: /nowhere/at/all.log: No such file or directory\n",
+      ended.stderr)
+  end)
+
+  it("serves as before while nobody reads it, and counts what it lost", function()
+    local folder = support.make_folder()
+    local pipe = folder .. "/pipe"
+    assert.equal(0, support.run({ "mkfifo", pipe }).status)
+    -- opened for both, so that opening does not wait for the reader that never reads
+    local reader = assert(io.open(pipe, "r+"))
+    local gw = start({ log = ('{ path = "%s", bodies = { request = "64KiB" } }'):format(pipe) })
+    local body = cjson.encode({ model = "m", text = ("\1"):rep(300) })
+    local dropped
+    local tasks = {}
+    for task = 1, 8 do
+      tasks[task] = function()
+        for _ = 1, 100 do
+          assert.equal(200, gw:request({ path = "/v1/chat/completions", method = "POST",
+            body = body }).status)
+        end
+      end
+    end
+    for _ = 1, 6 do
+      support.together(tasks, 60)
+      dropped = tonumber(gw:admin({ path = "/metrics" }).body:match(
+        "\nperilune_access_log_dropped_total (%d+)"))
+      if dropped > 0 then break end
+    end
+    assert.is_true(dropped > 0)
+    reader:close()
   end)
 
   it("serves on when the disk is full, and counts what it lost", function()
