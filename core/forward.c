@@ -169,8 +169,7 @@ static bool is_edited(const struct pl_request *self, const struct pl_target *tar
 
 static bool ends_with(struct pl_str text, struct pl_str end)
 {
-    return text.len >= end.len &&
-           memcmp(text.data + text.len - end.len, end.data, end.len) == 0;
+    return text.len >= end.len && memcmp(text.data + text.len - end.len, end.data, end.len) == 0;
 }
 
 /* Where the provider is to tell token counts of streams and the client has not asked for them.
@@ -239,9 +238,8 @@ int pl_request_build(struct pl_request *self, const struct pl_target *target, si
     size_t count = 1, body_bytes = self->body.len;
     const struct pl_multipart_field *field = &self->model_field;
     ask_for_usage(self, target);
-    bool spliced =
-        self->body_kind == PL_BODY_JSON &&
-        (target->model || target->edit_count || self->edit_count || self->stream_options);
+    bool spliced = self->body_kind == PL_BODY_JSON && (target->model || target->edit_count ||
+                                                       self->edit_count || self->stream_options);
     if (spliced) {
         int rc = splice_json(self, target);
         if (rc != PL_OK)

@@ -147,8 +147,8 @@ static void test_strings(void **state)
     expect_quoted(PL_STR("\0\x1f\x7f"), 100, "\"\\u0000\\u001f\\u007f\"");
     expect_quoted(PL_STR("\xc3\xa9\xf0\x9f\x98\x80"), 100, "\"\xc3\xa9\xf0\x9f\x98\x80\"");
     expect_quoted(PL_STR("a\xff\xc3"), 100, "\"a\xEF\xBF\xBD\xEF\xBF\xBD\"");
-    expect_quoted(PL_STR("\xc0\xaf"), 100, "\"\xEF\xBF\xBD\xEF\xBF\xBD\"");     /* overlong */
-    expect_quoted(PL_STR("\xed\xa0\x80"), 3, "\"\xEF\xBF\xBD\xE2\x80\xA6\"");   /* a surrogate */
+    expect_quoted(PL_STR("\xc0\xaf"), 100, "\"\xEF\xBF\xBD\xEF\xBF\xBD\"");   /* overlong */
+    expect_quoted(PL_STR("\xed\xa0\x80"), 3, "\"\xEF\xBF\xBD\xE2\x80\xA6\""); /* a surrogate */
     expect_quoted(PL_STR("abcdef"), 3, "\"abc\xE2\x80\xA6\"");
     expect_quoted(PL_STR("abcdef"), 6, "\"abcdef\"");
     expect_quoted(PL_STR("ab\xc3\xa9"), 3, "\"ab\xE2\x80\xA6\""); /* never half a character */
@@ -182,8 +182,8 @@ static void test_any_bytes(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_json),    cmocka_unit_test(test_nothing_known),
-        cmocka_unit_test(test_plain),   cmocka_unit_test(test_strings),
+        cmocka_unit_test(test_json),      cmocka_unit_test(test_nothing_known),
+        cmocka_unit_test(test_plain),     cmocka_unit_test(test_strings),
         cmocka_unit_test(test_any_bytes),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

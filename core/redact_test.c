@@ -70,8 +70,8 @@ static void test_own_names(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_members),      cmocka_unit_test(test_what_stays),
-        cmocka_unit_test(test_cut_texts),    cmocka_unit_test(test_json_in_json),
+        cmocka_unit_test(test_members),   cmocka_unit_test(test_what_stays),
+        cmocka_unit_test(test_cut_texts), cmocka_unit_test(test_json_in_json),
         cmocka_unit_test(test_own_names),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -5,7 +5,8 @@
 #include <stdlib.h>
 #include <sys/uio.h>
 
-/* ---- asking ----------------------------------------------------------------------------------- */
+/* ---- asking -----------------------------------------------------------------------------------
+ */
 
 static char *join(const struct pl_json_splice *splice)
 {
@@ -51,7 +52,8 @@ enum pl_usage_wish pl_usage_ask(const struct pl_json *body, char **options)
     return wish;
 }
 
-/* ---- the event -------------------------------------------------------------------------------- */
+/* ---- the event --------------------------------------------------------------------------------
+ */
 
 /* The length of a line without its end; `*end_len` is that of its end, 0 when it has none. */
 static size_t line_length(const char *data, size_t len, size_t *end_len)
@@ -116,8 +118,8 @@ bool pl_usage_event_is_extra(const char *data, size_t len)
     if (text.len > 0 && pl_json_scan(&json, text.data, text.len) == PL_OK) {
         const struct pl_json_member *choices = pl_json_find(&json, PL_STR("choices"));
         const struct pl_json_member *usage = pl_json_find(&json, PL_STR("usage"));
-        is_extra = choices && usage && usage->type == PL_JSON_OBJECT &&
-                   is_empty_list(&json, choices);
+        is_extra =
+            choices && usage && usage->type == PL_JSON_OBJECT && is_empty_list(&json, choices);
     }
     pl_json_deinit(&json);
     return is_extra;
