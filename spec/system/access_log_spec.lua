@@ -379,6 +379,49 @@ describe("the access log", function()
     end
   end)
 
+  it("follows reloads, but for its path, and tells of requests that they cut off", function()
+    local one = support.answering(function(_, connection) connection:wait_closed(10) end)
+    local two = support.answering(good)
+    local function config(log)
+      return ([[return {
+        admin = { address = "127.0.0.1:0" }, access_log = %s, reload = { drain = "0ms" },
+        providers = { one = { url = "%s/v1" }, two = { url = "%s/v1" } },
+        routes = { { match = { model = "hang" }, targets = { { provider = "one" } } },
+                   { match = { model = "*" }, targets = { { provider = "two" } } } },
+      }]]):format(log, one.url, two.url)
+    end
+    local gw = support.gateway({ config = config("{}"), workers = 1 })
+    local connection = support.connect(gw)
+    connection:send({ path = "/v1/chat/completions", method = "POST", json = { model = "hang" } })
+    one:wait_requests(1)
+    gw:write_policy("gateway", config('{ format = "text", path = "elsewhere.log" }'))
+    gw:signal("HUP")
+    gw:wait_log("access_log.path has changed, which takes a restart")
+    local line = wait_line(gw)
+    assert.same({ "killed", "reload", 1 }, { line["end"], line.reason, line.generation })
+    gw:chat({ model = "m" })
+    gw:wait_output("stdout", "\n[%d-]+T[%d:.]+Z 200 complete ")
+  end)
+
+  it("is joined by a line in the log for each target that is back", function()
+    local number = 0
+    local one = support.answering(function()
+      number = number + 1
+      return number == 1 and 500 or 200, ANSWER
+    end)
+    local gw = support.gateway({ config = ([[return {
+      admin = { address = "127.0.0.1:0" },
+      providers = { one = { url = "%s/v1",
+        health = { consecutive_5xx = 1, base_ejection = "50ms", max_ejection = "50ms" } } },
+      routes = { { match = { model = "*" }, targets = { { provider = "one" } },
+        retry = { attempts = 1 }, panic = "fail" } },
+    }]]):format(one.url) })
+    assert.equal(500, gw:chat({ model = "m" }).status)
+    gw:wait_log("warn  target one is out: consecutive_5xx")
+    support.wait_until("a good answer", function() return gw:chat({ model = "m" }).status == 200 end)
+    gw:wait_log("info  target one is back: it has answered its probe")
+  end)
+
   it("can be replayed by `perilune simulate`", function()
     local gw = start({ one = function() return 503, { error = { message = "no" } } end })
     for _ = 1, 3 do gw:chat({ model = "m" }) end
