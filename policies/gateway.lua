@@ -21,8 +21,8 @@
 -- error, never ignored. `perilune check policies` reports all of them with their lines.
 --
 -- The files are read at start and by a reload: SIGHUP, POST /admin/reload, `run --watch`. A reload
--- takes over all but listen, admin.address, admin.recent, access_log.path and workers, which wait for
--- a restart.
+-- takes over all but listen, admin.address, admin.recent, access_log.path and workers, which wait
+-- for a restart.
 
 return {
 

@@ -418,7 +418,9 @@ describe("the access log", function()
     }]]):format(one.url) })
     assert.equal(500, gw:chat({ model = "m" }).status)
     gw:wait_log("warn  target one is out: consecutive_5xx")
-    support.wait_until("a good answer", function() return gw:chat({ model = "m" }).status == 200 end)
+    support.wait_until("a good answer", function()
+      return gw:chat({ model = "m" }).status == 200
+    end)
     gw:wait_log("info  target one is back: it has answered its probe")
   end)
 
