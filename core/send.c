@@ -89,7 +89,8 @@ static void wake_without_answer(struct pl_request *self, enum pl_failure failure
                                 const char *detail)
 {
     struct pl_response *response = &self->response;
-    struct pl_trail_entry *entry = self->trail_count > 0 ? &self->trail[self->trail_count - 1] : NULL;
+    struct pl_trail_entry *entry =
+        self->trail_count > 0 ? &self->trail[self->trail_count - 1] : NULL;
     if (entry && !entry->detail && detail[0] != '\0')
         entry->detail = pl_xstrdup(detail);
     response->live = false;
