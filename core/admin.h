@@ -18,6 +18,7 @@
 
 struct pl_admin;
 struct pl_metrics;
+struct pl_spans;
 struct pl_reload;
 struct pl_worker;
 struct pl_sink;
@@ -28,6 +29,7 @@ struct pl_admin_parts {
     struct pl_recent *recent;   /* NULL: none are kept */
     struct pl_metrics *metrics; /* NULL: nothing is counted */
     struct pl_sink *access_log; /* NULL: there is none */
+    struct pl_spans *spans;     /* NULL: there are none */
     struct pl_worker *const *workers;
     size_t worker_count;
     void (*drain)(void *arg); /* as the first stop signal; again: nothing */

@@ -272,19 +272,30 @@ static void on_result(void *arg, const struct pl_reload_result *result)
 static void ask(struct pl_reload *reload, struct pl_exchange *exchange,
                 const struct pl_reload_request *request)
 {
+    if (pl_reload_is_full(reload)) {
+        pl_admin_refuse(exchange, 503, "too_many_changes", "Too many changes wait already.");
+        return;
+    }
     struct waiter *self = pl_xcalloc(1, sizeof(*self));
     self->exchange = exchange;
     self->ticket = pl_reload_ask(reload, request, on_result, self);
     pl_exchange_set_ops(exchange, &waiter_ops, self);
 }
 
-/* NULL, or what is wrong with the query. */
+/* NULL, or what is wrong with the query. A key that is not known is refused: to be let pass, a
+ * mistyped canary would put the files in force for all. */
 static const char *read_canary(struct pl_str query, struct pl_reload_request *out)
 {
-    char text[PL_QUERY_VALUE_BYTES];
+    static const char *const keys[] = {"canary", "for", "replace", NULL};
+    char text[PL_QUERY_VALUE_BYTES] = "false";
     struct pl_str share;
     out->canary_ms = CANARY_FOR_MS;
-    out->replace = pl_query_value(query, "replace", text) && strcmp(text, "true") == 0;
+    if (!pl_query_has_only(query, keys, &share))
+        return "the query can have canary, for and replace, each once and with a value";
+    (void)pl_query_value(query, "replace", text);
+    out->replace = strcmp(text, "true") == 0;
+    if (!out->replace && strcmp(text, "false") != 0)
+        return "replace: true or false is expected";
     if (!pl_query_find(query, "canary", &share))
         return pl_query_find(query, "for", &share) ? "for: is for a canary; canary=10% is missing"
                                                    : NULL;

@@ -52,6 +52,22 @@ static void write_generations(struct pl_metrics_text *out, const struct pl_reloa
                 state->promoted_count);
 }
 
+static void write_spans(struct pl_metrics_text *out, struct pl_spans *spans)
+{
+    struct pl_spans_counts counts;
+    pl_spans_look(spans, &counts);
+    write_total(out, "spans_exported_total", "Spans that a collector has taken.", counts.exported);
+    pl_metrics_text_family(out, "spans_dropped_total", "counter",
+                           "Spans that were not exported, and why.");
+    for (int reason = 0; reason < PL_SPAN_DROP_COUNT; reason++)
+        write_one(out, "reason", pl_span_drop_name((enum pl_span_drop)reason),
+                  counts.dropped[reason]);
+    write_total(out, "span_export_failures_total",
+                "Requests to the collector that did not end well.", counts.failed_exports);
+    write_gauge(out, "spans_queued", "Spans that wait for the collector.", counts.queued);
+    write_gauge(out, "spans_queue_bytes", "Memory that they take.", counts.queued_bytes);
+}
+
 static void write_process(struct pl_metrics_text *out, const struct pl_admin_metrics *self)
 {
     pl_metrics_text_family(out, "build_info", "gauge", "Always 1; the version is in the label.");
@@ -64,6 +80,8 @@ static void write_process(struct pl_metrics_text *out, const struct pl_admin_met
                     "Lines that were lost: their reader was too slow, or the file took no more.",
                     pl_sink_dropped_total(self->access_log));
     }
+    if (self->spans)
+        write_spans(out, self->spans);
     if (!self->topology->gauge)
         return;
     write_gauge(out, "requests_in_flight", "Requests that have begun and not ended.",

@@ -13,6 +13,7 @@
 #include "reload.h"
 #include "server.h"
 #include "sink.h"
+#include "spans.h"
 #include "target.h"
 
 /** Where the numbers come from; all borrowed. */
@@ -22,6 +23,7 @@ struct pl_admin_metrics {
     const struct pl_topology *topology;
     const struct pl_reload *reload;
     struct pl_sink *access_log; /* NULL: there is none */
+    struct pl_spans *spans;     /* NULL: there are none */
 };
 
 /** Answers; now, or over the next turns of the loop. */

@@ -34,20 +34,60 @@ static bool decode(struct pl_str text, char out[PL_QUERY_VALUE_BYTES])
     return true;
 }
 
+/* Takes the first parameter off the query, which is not empty. */
+static struct pl_str take_parameter(struct pl_str *query)
+{
+    const char *end = memchr(query->data, '&', query->len);
+    struct pl_str parameter = {query->data, end ? (size_t)(end - query->data) : query->len};
+    size_t used = PL_MIN(parameter.len + 1, query->len);
+    query->data += used;
+    query->len -= used;
+    return parameter;
+}
+
+static bool has_key(struct pl_str parameter, const char *key)
+{
+    size_t len = strlen(key);
+    return parameter.len > len && parameter.data[len] == '=' &&
+           memcmp(parameter.data, key, len) == 0;
+}
+
 bool pl_query_find(struct pl_str query, const char *key, struct pl_str *out)
 {
     size_t key_len = strlen(key);
     while (query.len > 0) {
-        const char *end = memchr(query.data, '&', query.len);
-        size_t len = end ? (size_t)(end - query.data) : query.len;
-        if (len > key_len && query.data[key_len] == '=' && memcmp(query.data, key, key_len) == 0) {
-            *out = (struct pl_str){query.data + key_len + 1, len - key_len - 1};
+        struct pl_str parameter = take_parameter(&query);
+        if (has_key(parameter, key)) {
+            *out = (struct pl_str){parameter.data + key_len + 1, parameter.len - key_len - 1};
             return true;
         }
-        query.data += PL_MIN(len + 1, query.len);
-        query.len -= PL_MIN(len + 1, query.len);
     }
     return false;
+}
+
+bool pl_query_has_only(struct pl_str query, const char *const *keys, struct pl_str *stranger)
+{
+    struct pl_str again;
+    while (query.len > 0) {
+        const char *const *key = keys;
+        *stranger = take_parameter(&query);
+        while (*key && !has_key(*stranger, *key))
+            key++;
+        if (!*key || pl_query_find(query, *key, &again))
+            return false;
+    }
+    return true;
+}
+
+/* Digits with a fraction or without; strtod alone would take "0x10" and "1e3", too. */
+static bool read_number(const char *text, double *out, const char **rest)
+{
+    if (*text < '0' || *text > '9')
+        return false;
+    char *end;
+    *out = strtod(text, &end);
+    *rest = end;
+    return end <= text + strspn(text, "0123456789.");
 }
 
 bool pl_query_value(struct pl_str query, const char *key, char out[PL_QUERY_VALUE_BYTES])
@@ -58,13 +98,17 @@ bool pl_query_value(struct pl_str query, const char *key, char out[PL_QUERY_VALU
 
 bool pl_query_percent(struct pl_str text, double *out_ratio)
 {
-    char copy[32], *end;
-    if (text.len == 0 || text.len >= sizeof(copy) || text.data[0] < '0' || text.data[0] > '9')
+    char copy[32];
+    const char *sign;
+    double percent;
+    if (text.len >= sizeof(copy))
         return false;
     memcpy(copy, text.data, text.len);
     copy[text.len] = '\0';
-    *out_ratio = strtod(copy, &end) / 100;
-    return strcmp(end, "%") == 0 || strcmp(end, "%25") == 0;
+    if (!read_number(copy, &percent, &sign))
+        return false;
+    *out_ratio = percent / 100;
+    return strcmp(sign, "%") == 0 || strcmp(sign, "%25") == 0;
 }
 
 bool pl_query_duration_ms(const char *text, uint64_t *out_ms)
@@ -73,12 +117,12 @@ bool pl_query_duration_ms(const char *text, uint64_t *out_ms)
         const char *unit;
         double ms;
     } units[] = {{"ms", 1}, {"s", 1000}, {"m", 60000}, {"h", 3600000}};
-    char *end;
-    if (*text < '0' || *text > '9')
+    const char *unit;
+    double number;
+    if (!read_number(text, &number, &unit))
         return false;
-    double number = strtod(text, &end);
     for (size_t i = 0; i < PL_COUNT(units); i++) {
-        if (strcmp(end, units[i].unit) == 0 && number * units[i].ms <= 1e12) {
+        if (strcmp(unit, units[i].unit) == 0 && number * units[i].ms <= 1e12) {
             *out_ms = (uint64_t)(number * units[i].ms);
             return true;
         }

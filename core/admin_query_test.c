@@ -25,6 +25,30 @@ static void test_find(void **state)
     assert_true(pl_str_equal(value, PL_STR("1")));
 }
 
+static bool has_only(const char *query, const char *stranger)
+{
+    static const char *const keys[] = {"canary", "for", NULL};
+    struct pl_str found;
+    if (pl_query_has_only(pl_str_of(query), keys, &found))
+        return true;
+    assert_true(pl_str_equal(found, pl_str_of(stranger)));
+    return false;
+}
+
+static void test_has_only(void **state)
+{
+    (void)state;
+    assert_true(has_only("", ""));
+    assert_true(has_only("canary=1", ""));
+    assert_true(has_only("for=&canary=1", ""));
+    assert_false(has_only("canari=1", "canari=1"));
+    assert_false(has_only("canary=1&fo=2&x=3", "fo=2"));
+    assert_false(has_only("canary", "canary"));
+    assert_false(has_only("canary=1&&for=2", ""));
+    assert_false(has_only("canary=1&for=2&canary=3", "canary=1"));
+    assert_false(has_only("canary2=1", "canary2=1"));
+}
+
 static void test_value(void **state)
 {
     (void)state;
@@ -50,8 +74,8 @@ static void test_duration(void **state)
         const char *text;
         uint64_t ms;
     } good[] = {{"250ms", 250}, {"30s", 30000}, {"1.5m", 90000}, {"2h", 7200000}, {"0s", 0}};
-    static const char *const bad[] = {"",    "5",   "s",   "-5s",   "5 s", "5d",
-                                      "nan", "inf", "5ss", "1e99h", "0x"};
+    static const char *const bad[] = {"",    "5",   "s",     "-5s", "5 s",   "5d",   "nan",
+                                      "inf", "5ss", "1e99h", "0x",  "0x10s", "1e1s", "1.2.3s"};
     uint64_t ms;
     for (size_t i = 0; i < PL_COUNT(good); i++) {
         assert_true(pl_query_duration_ms(good[i].text, &ms));
@@ -78,9 +102,8 @@ static void test_percent(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_find),
-        cmocka_unit_test(test_value),
-        cmocka_unit_test(test_duration),
+        cmocka_unit_test(test_find),    cmocka_unit_test(test_has_only),
+        cmocka_unit_test(test_value),   cmocka_unit_test(test_duration),
         cmocka_unit_test(test_percent),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -144,8 +144,15 @@ static void act(struct pl_health *health, struct pl_str action, pl_health_slot s
 int pl_admin_targets_act(const struct pl_topology *topology, struct pl_str action,
                          struct pl_str query, char *message, size_t message_size)
 {
+    static const char *const keys[] = {"target", "provider", "for", NULL};
     char name[PL_QUERY_VALUE_BYTES], duration[PL_QUERY_VALUE_BYTES];
     uint64_t duration_ms = UINT64_MAX;
+    struct pl_str stranger;
+    if (!pl_query_has_only(query, keys, &stranger)) { /* a mistyped "for" would mean for ever */
+        snprintf(message, message_size,
+                 "the query can have target or provider, and for, each once and with a value");
+        return 400;
+    }
     pl_health_slot slot = find_slot(topology, query, name);
     if (name[0] == '\0') {
         snprintf(message, message_size, "target=NAME or provider=NAME is needed");

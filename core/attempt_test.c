@@ -354,8 +354,8 @@ static void run_limit(const struct limit_case *limit)
     run_until_count(net.base, &record.done, 1);
     assert_string_equal(pl_failure_name(record.failure), pl_failure_name(limit->failure));
     assert_non_null(strstr(record.stats.detail, limit->detail));
-    assert_true(pl_now_ms() - start_ms >= 40);
-    assert_true(record.stats.total_ms >= 40);
+    assert_true(pl_now_ms() - start_ms >= 20); /* libevent's clock is cached and coarse */
+    assert_true(record.stats.total_ms >= 20);
     run_until_count(net.base, &net.upstream.ended_count, limit->upload ? 0 : 1);
     net_deinit(&net);
 }

@@ -75,6 +75,8 @@ void pl_bind_health(lua_State *L);
 /** Pushes what target:health() gives. Any Lua state. */
 void pl_bind_push_health(lua_State *L, const struct pl_topology *topology,
                          const struct pl_target *target);
+/** The milliseconds in argument `index`, rounded up; raises an error for what is no duration. */
+uint64_t pl_bind_check_duration_ms(lua_State *L, int index);
 
 /* ---- bind_explain.c ---- */
 

@@ -95,7 +95,7 @@ static enum pl_health_reason check_reason(lua_State *L, int index)
     return PL_REASON_POLICY;
 }
 
-static uint64_t check_duration_ms(lua_State *L, int index)
+uint64_t pl_bind_check_duration_ms(lua_State *L, int index)
 {
     lua_Number duration_ms = luaL_checknumber(L, index);
     luaL_argcheck(L, duration_ms >= 0 && duration_ms < 1e12, index, "out of range");
@@ -104,7 +104,8 @@ static uint64_t check_duration_ms(lua_State *L, int index)
 
 static int eject_slot(lua_State *L, pl_health_slot slot)
 {
-    pl_health_eject(health_of(L), slot, check_reason(L, 3), check_duration_ms(L, 2), pl_now_ms());
+    pl_health_eject(health_of(L), slot, check_reason(L, 3), pl_bind_check_duration_ms(L, 2),
+                    pl_now_ms());
     return 0;
 }
 

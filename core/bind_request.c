@@ -395,18 +395,11 @@ static int remaining_ms(lua_State *L)
     return 1;
 }
 
-static uint64_t check_duration_ms(lua_State *L, int index)
-{
-    lua_Number duration_ms = luaL_checknumber(L, index);
-    luaL_argcheck(L, duration_ms >= 0 && duration_ms < 1e12, index, "out of range");
-    return (uint64_t)(duration_ms + 0.999);
-}
-
 /* set_deadline_ms(req, ms): the first one is the route's; a policy can only set a shorter one. */
 static int set_deadline_ms(lua_State *L)
 {
     struct pl_request *self = check(L, 1, REQUEST_CLASS);
-    uint64_t duration_ms = check_duration_ms(L, 2);
+    uint64_t duration_ms = pl_bind_check_duration_ms(L, 2);
     if (self->route_deadline_ms == 0)
         self->route_deadline_ms = duration_ms;
     pl_request_set_deadline(self, PL_MIN(duration_ms, self->route_deadline_ms));
@@ -472,7 +465,7 @@ static int log_line(lua_State *L)
 static int sleep_ms(lua_State *L)
 {
     struct pl_request *self = pl_bind_running_request(L);
-    uint64_t duration_ms = check_duration_ms(L, 1);
+    uint64_t duration_ms = pl_bind_check_duration_ms(L, 1);
     pl_bind_check_wait(L, self);
     pl_request_arm_timer(self, duration_ms);
     return wait_for(L, self, PL_WAIT_TIMER, "a timer");

@@ -312,6 +312,7 @@ void pl_config_free(struct pl_config *self)
     free(self->routes);
     free(self->shown_json);
     free(self->shown_routes_json);
+    pl_tracing_unref(self->tracing);
     free(self->paths);
     free(self->parts);
     free(self->topology.providers);

@@ -10,6 +10,7 @@
 #define PL_CONFIG_H
 
 #include "base.h"
+#include "exporter.h"
 #include "server.h"
 #include "target.h"
 #include "trial.h"
@@ -112,6 +113,7 @@ struct pl_config {
     char *access_log_path; /* "-": standard output; NULL: none */
     struct pl_server_limits limits;
     struct pl_vm_limits vm_limits; /* of each worker's VM */
+    struct pl_tracing *tracing;    /* where spans go; NULL until it is read */
     struct pl_topology topology;
 };
 

@@ -37,5 +37,16 @@ void pl_config_read_parts(struct pl_config *self, lua_State *L, int index);
 void pl_config_read_shown(struct pl_config *self, lua_State *L, int index);
 void pl_config_read_listen(struct pl_config *self, lua_State *L, int index);
 void pl_config_read_limits(struct pl_config *self, lua_State *L, int index);
+/** The pairs of that field. */
+void pl_config_read_headers(lua_State *L, int index, const char *key, struct pl_headers *out);
+/** The options tls_*; `key` is what they belong to, for what is said of them. The host is known. */
+void pl_config_read_tls(struct pl_config *config, lua_State *L, int index, struct pl_endpoint *self,
+                        const char *key);
+/** A new string. */
+char *pl_config_host_header(const char *host, uint16_t port, bool tls);
+
+/* config_tracing.c */
+
+void pl_config_read_tracing(struct pl_config *self, lua_State *L, int index);
 
 #endif

@@ -7,6 +7,7 @@
 #include "redact.h"
 #include <lauxlib.h>
 #include <openssl/sha.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -86,7 +87,7 @@ static struct pl_str pair_item(lua_State *L, int n)
     return item;
 }
 
-static void read_header_pairs(lua_State *L, int index, const char *key, struct pl_headers *out)
+void pl_config_read_headers(lua_State *L, int index, const char *key, struct pl_headers *out)
 {
     lua_getfield(L, index, key);
     int count = (int)lua_objlen(L, -1);
@@ -99,7 +100,7 @@ static void read_header_pairs(lua_State *L, int index, const char *key, struct p
     lua_pop(L, 1);
 }
 
-static char *make_host_header(const char *host, uint16_t port, bool tls)
+char *pl_config_host_header(const char *host, uint16_t port, bool tls)
 {
     bool is_v6 = strchr(host, ':') != NULL;
     const char *open = is_v6 ? "[" : "", *close = is_v6 ? "]" : "";
@@ -138,12 +139,13 @@ static char *in_directory(const struct pl_config *self, char *path)
     return full;
 }
 
-static void read_tls(struct pl_config *config, lua_State *L, int index, struct pl_provider *self)
+void pl_config_read_tls(struct pl_config *config, lua_State *L, int index, struct pl_endpoint *self,
+                        const char *key)
 {
     char error[256];
-    self->endpoint.server_name = get_string(L, index, "tls_server_name");
-    if (!self->endpoint.server_name)
-        self->endpoint.server_name = pl_xstrdup(self->endpoint.host);
+    self->server_name = get_string(L, index, "tls_server_name");
+    if (!self->server_name)
+        self->server_name = pl_xstrdup(self->host);
     if (!get_boolean(L, index, "tls") || config->offline)
         return;
     char *ca = in_directory(config, get_string(L, index, "tls_ca"));
@@ -151,13 +153,13 @@ static void read_tls(struct pl_config *config, lua_State *L, int index, struct p
                                        .verify = get_boolean(L, index, "tls_verify")};
     if (ca)
         pl_config_add_path(config, ca);
-    self->endpoint.trust = pl_config_format(
-        "%s, %s, %llx", tls.verify ? "verified" : "not verified", ca ? ca : "the system's",
-        ca ? (unsigned long long)pl_config_file_mark(ca) : 0);
-    self->endpoint.tls = pl_tls_client_ctx_new(&tls, error, sizeof(error));
+    self->trust = pl_config_format("%s, %s, %llx", tls.verify ? "verified" : "not verified",
+                                   ca ? ca : "the system's",
+                                   ca ? (unsigned long long)pl_config_file_mark(ca) : 0);
+    self->tls = pl_tls_client_ctx_new(&tls, error, sizeof(error));
     free(ca);
-    if (!self->endpoint.tls)
-        luaL_error(L, "gateway.lua: providers.%s.tls: %s", self->name, error);
+    if (!self->tls)
+        luaL_error(L, "gateway.lua: %s.tls: %s", key, error);
 }
 
 static struct pl_health_rules read_rules(lua_State *L, int at)
@@ -208,7 +210,7 @@ static void read_check(lua_State *L, int health, struct pl_active_check *self)
         self->unhealthy_after = get_u32(L, at, "unhealthy_after");
         self->healthy_after = get_u32(L, at, "healthy_after");
         self->readmits = get_boolean(L, at, "readmits");
-        read_header_pairs(L, at, "headers", &self->headers);
+        pl_config_read_headers(L, at, "headers", &self->headers);
     }
     lua_pop(L, 1);
 }
@@ -232,13 +234,15 @@ static void read_provider(struct pl_config *config, lua_State *L, int index,
     self->endpoint.port = (uint16_t)get_number(L, index, "port");
     self->endpoint.max_idle = get_u32(L, index, "idle_connections");
     self->endpoint.idle_ms = get_ms(L, index, "idle_ms");
-    self->host_header =
-        make_host_header(self->endpoint.host, self->endpoint.port, get_boolean(L, index, "tls"));
     self->stream_usage = get_boolean(L, index, "stream_usage");
+    self->host_header = pl_config_host_header(self->endpoint.host, self->endpoint.port,
+                                              get_boolean(L, index, "tls"));
     read_credential(L, index, self);
-    read_header_pairs(L, index, "headers", &self->headers);
+    pl_config_read_headers(L, index, "headers", &self->headers);
     read_health(L, index, self);
-    read_tls(config, L, index, self);
+    char key[128];
+    snprintf(key, sizeof(key), "providers.%s", self->name);
+    pl_config_read_tls(config, L, index, &self->endpoint, key);
 }
 
 static char **read_strings(lua_State *L, int index, const char *key)
@@ -294,7 +298,7 @@ static void read_target(lua_State *L, int index, struct pl_target *self)
     }
     self->priority = (int)get_number(L, index, "priority");
     self->weight = get_number(L, index, "weight");
-    read_header_pairs(L, index, "set_headers", &self->set_headers);
+    pl_config_read_headers(L, index, "set_headers", &self->set_headers);
     self->remove_headers = read_strings(L, index, "remove_headers");
     read_edits(L, index, self);
     self->limits = read_timeouts(L, index);
@@ -505,4 +509,5 @@ void pl_config_read_all(struct pl_config *self, lua_State *L, int index)
     read_reload(self, L, index);
     read_topology(self, L, index);
     read_routes(self, L, index);
+    pl_config_read_tracing(self, L, index);
 }

@@ -74,6 +74,26 @@ static void put_request_line(struct pl_request *self, const struct pl_provider *
     put(self, "\r\n", 2);
 }
 
+static bool is_trace(struct pl_str name)
+{
+    return pl_str_equal_nocase(name, PL_STR("traceparent")) ||
+           pl_str_equal_nocase(name, PL_STR("tracestate"));
+}
+
+/* The try's own span is what the upstream sees as its parent. A state without the client's parent
+ * would belong to another trace. */
+static void put_trace(struct pl_request *self)
+{
+    char parent[PL_TRACEPARENT_BYTES], state[PL_TRACESTATE_MAX_BYTES];
+    pl_trace_put_parent(parent, &self->trace, self->attempt_so_far.span_id);
+    put_header(self, PL_STR("traceparent"), (struct pl_str){parent, sizeof(parent)});
+    if (self->trace.parent_span_id == 0)
+        return;
+    size_t len = pl_trace_put_state(state, pl_exchange_headers(self->exchange));
+    if (len > 0)
+        put_header(self, PL_STR("tracestate"), (struct pl_str){state, len});
+}
+
 /* Ours to write: framing, coding, host, and what the gateway itself adds. */
 static bool is_rewritten(struct pl_str name)
 {
@@ -98,8 +118,11 @@ static void put_client_headers(struct pl_request *self, const struct pl_target *
 {
     const struct pl_headers *headers = pl_exchange_headers(self->exchange);
     bool has_connection = pl_headers_count(headers, PL_STR("connection")) > 0;
+    bool traces = self->generation->topology->traces;
     for (size_t i = 0; i < headers->count; i++) {
         struct pl_str name = pl_headers_name(headers, i);
+        if (traces && is_trace(name))
+            continue;
         if (pl_header_is_hop_by_hop(name) || is_rewritten(name) || is_removed(target, name))
             continue;
         if (pl_header_is_credential(name) && provider->auth != PL_AUTH_PASSTHROUGH)
@@ -129,6 +152,8 @@ static void build_head(struct pl_request *self, const struct pl_target *target, 
     put_client_headers(self, target, provider);
     put_headers(self, &provider->headers);
     put_headers(self, &target->set_headers);
+    if (self->generation->topology->traces)
+        put_trace(self);
     put_text(self, "Accept-Encoding: identity\r\nx-request-id: ");
     put_text(self, self->id);
     put(self, "\r\n", 2);

@@ -302,7 +302,7 @@ static const char *find_contradiction(const struct pl_guard *self)
     if (has_seen(self, FIELD_CODING) && self->minor_version == 0) {
         return "An HTTP/1.0 request has a Transfer-Encoding.";
     }
-    /* To evhttp the body of a HEAD is the next request (evhttp_method_may_have_body). */
+    /* Some servers would read it as the next request. */
     if (self->method == HEAD && (has_seen(self, FIELD_CODING) || self->left_bytes > 0)) {
         return "A HEAD request has a body.";
     }

@@ -53,6 +53,17 @@ static int usage_error(const char *fmt, const char *word)
     return EXIT_USAGE;
 }
 
+static bool is_help(const char *word)
+{
+    return strcmp(word, "--help") == 0 || strcmp(word, "-h") == 0;
+}
+
+static int print_help(void)
+{
+    fputs(help_text, stdout);
+    return EXIT_OK;
+}
+
 static int parse_workers(const char *text, int *workers)
 {
     char *end;
@@ -116,7 +127,7 @@ static int parse_arguments(int count, char **texts, bool options, struct argumen
         char *text = texts[i];
         if (options && strcmp(text, "--watch") == 0) {
             out->watch = true;
-        } else if (strncmp(text, "--", 2) == 0) {
+        } else if (text[0] == '-') {
             char *equals = strchr(text, '=');
             if (!options)
                 return usage_error("unknown option %s", text);
@@ -207,6 +218,9 @@ int main(int argc, char **argv)
     /* libevent then clears by hand what it would calloc, see pl_xcalloc */
     event_set_mem_functions(malloc, realloc, free);
     const char *command = argc > 1 ? argv[1] : "help";
+    bool has_own_help = strcmp(command, "sim") == 0 || strcmp(command, "simulate") == 0;
+    if (!has_own_help && argc > 2 && is_help(argv[2]))
+        return print_help();
     if (strcmp(command, "run") == 0)
         return command_run(argc - 2, argv + 2);
     if (strcmp(command, "check") == 0)
@@ -221,8 +235,8 @@ int main(int argc, char **argv)
         printf("perilune %s\n", PERILUNE_VERSION);
         return EXIT_OK;
     }
-    if (strcmp(command, "help") == 0 || strcmp(command, "--help") == 0) {
-        fputs(help_text, stdout);
+    if (strcmp(command, "help") == 0 || is_help(command)) {
+        print_help();
         return argc > 1 ? EXIT_OK : EXIT_USAGE;
     }
     return usage_error("unknown command '%s'", command);

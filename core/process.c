@@ -4,6 +4,7 @@
  */
 #include "process.h"
 #include "admin.h"
+#include "exporter.h"
 #include "listen.h"
 #include "log.h"
 #include "probe.h"
@@ -24,7 +25,7 @@
 #define WATCH_INTERVAL_MS 100
 #define WATCH_BURSTS      20   /* so many times its budget is a stall */
 #define WATCH_MIN_MS      1000 /* but not less: a busy machine may well take a while */
-#define LOG_FLUSH_MS      1000 /* for the last lines of the access log, at the end */
+#define FLUSH_MS          1000 /* for the last spans, and for the last lines of the access log */
 #define EXIT_FAILED       1
 
 struct process {
@@ -44,6 +45,8 @@ struct process {
     struct pl_metrics *metrics; /* NULL: a simulator */
     struct pl_recent *recent;   /* NULL: a simulator */
     struct pl_sink *access_log; /* NULL: there is none */
+    struct pl_spans *spans;     /* NULL as well */
+    struct pl_exporter *exporter;
 };
 
 /* ---- signals ---- */
@@ -163,6 +166,7 @@ static int start_workers(struct process *self)
             pl_worker_keep(self->workers[i], self->recent);
         if (self->access_log)
             pl_worker_log(self->workers[i], self->access_log);
+        pl_worker_trace(self->workers[i], self->spans);
         pl_reload_add_worker(self->reload, self->workers[i]);
     }
     self->listen_port = port;
@@ -200,6 +204,7 @@ static int start_admin(struct process *self)
                                    .recent = self->recent,
                                    .metrics = self->metrics,
                                    .access_log = self->access_log,
+                                   .spans = self->spans,
                                    .workers = self->workers,
                                    .worker_count = (size_t)self->worker_count,
                                    .drain = on_drain_asked,
@@ -312,6 +317,8 @@ static void on_current(void *arg, const struct pl_config *config)
         pl_admin_set_config(self->admin, config);
     if (self->prober)
         pl_prober_follow(self->prober, &config->topology);
+    if (self->exporter)
+        pl_exporter_follow(self->exporter, config->tracing);
 }
 
 static int process_init(struct process *self, struct pl_config *config,
@@ -324,6 +331,8 @@ static int process_init(struct process *self, struct pl_config *config,
     self->metrics = config->is_simulator ? NULL : pl_metrics_new((size_t)self->worker_count);
     if (!config->is_simulator)
         self->recent = pl_recent_new((size_t)self->worker_count, config->recent_count);
+    if (!config->is_simulator)
+        self->spans = pl_spans_new(config->tls ? "https" : "http");
     self->base = event_base_new();
     if (!self->base)
         abort();
@@ -356,6 +365,9 @@ static int start_checks(struct process *self)
         return PL_ERR_SYSTEM;
     }
     self->prober = pl_prober_new(self->base, self->resolver, &self->config->topology);
+    if (self->spans)
+        self->exporter = pl_exporter_new(self->base, self->resolver, self->spans,
+                                         self->config->tracing, &pl_exporter_usual_times);
     return PL_OK;
 }
 
@@ -390,6 +402,9 @@ static void stop_watchdog(struct process *self)
 static void process_deinit(struct process *self)
 {
     stop_watchdog(self);
+    if (self->exporter)
+        pl_exporter_flush(self->exporter, FLUSH_MS);
+    pl_exporter_free(self->exporter);
     pl_prober_free(self->prober);
     if (self->resolver)
         pl_resolver_free(self->resolver);
@@ -399,11 +414,12 @@ static void process_deinit(struct process *self)
     pl_config_unref(self->config);
     pl_reload_free(self->reload);
     free_workers(self);
-    pl_sink_free(self->access_log, LOG_FLUSH_MS);
+    pl_sink_free(self->access_log, FLUSH_MS);
     event_base_loop(self->base, EVLOOP_NONBLOCK); /* what was freed lets go in one more turn */
     event_base_free(self->base);
     pl_metrics_free(self->metrics);
     pl_recent_free(self->recent);
+    pl_spans_free(self->spans);
 }
 
 int pl_process_run(struct pl_config *config, const struct pl_process_options *options)

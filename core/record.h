@@ -70,14 +70,18 @@ struct pl_trace {
     uint64_t span_id;
     uint64_t parent_span_id; /* the client's; 0: ours is the root */
     bool sampled;
+    bool random; /* the id's last 7 bytes are: a flag that is passed on */
 };
 
 /** One try of an upstream. Times but start_ms are durations since the try's start. */
 struct pl_record_attempt {
     const char *target, *provider; /* names from the configuration */
-    size_t target_index;           /* within the topology of the request's generation */
-    bool is_fallback;              /* the route has targets of a better priority */
-    int status;                    /* 0: none */
+    const char *model;             /* that it was asked for; NULL: the client's */
+    const char *endpoint_host;     /* of the provider */
+    uint16_t endpoint_port;
+    size_t target_index; /* within the topology of the request's generation */
+    bool is_fallback;    /* the route has targets of a better priority */
+    int status;          /* 0: none */
     enum pl_class class;
     uint32_t start_ms;       /* since the request's start */
     uint32_t wait_ms;        /* from the end of the try before, or the request's start, to here:

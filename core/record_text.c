@@ -250,13 +250,15 @@ static void put_gen_ai(struct pl_record_text *self, const struct pl_record *reco
 
 static void put_trace(struct pl_record_text *self, const struct pl_trace *trace)
 {
-    if (trace->span_id == 0)
+    if (trace->id_high == 0 && trace->id_low == 0)
         return;
     PUT(self, ",\"trace_id\":\"");
     put_hex16(self, trace->id_high);
     put_hex16(self, trace->id_low);
-    PUT(self, "\",\"span_id\":\"");
-    put_hex16(self, trace->span_id);
+    if (trace->span_id != 0) {
+        PUT(self, "\",\"span_id\":\"");
+        put_hex16(self, trace->span_id);
+    }
     PUT(self, "\"");
 }
 

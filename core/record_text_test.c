@@ -119,6 +119,19 @@ static void test_nothing_known(void **state)
     expect_text(pl_record_put_plain, &unknown, "2025-03-01T12:00:00.123Z - refused 0ms - -");
 }
 
+/* Where there are no spans of ours the client's trace is still told. */
+static void test_trace_of_others(void **state)
+{
+    (void)state;
+    struct pl_record record = unknown;
+    record.trace = (struct pl_trace){.id_low = 0xabcu, .parent_span_id = 0xb7u};
+    expect_text(pl_record_put_json, &record,
+                "{\"time\":\"2025-03-01T12:00:00.123Z\",\"level\":\"info\",\"scope\":\"request\","
+                "\"end\":\"refused\",\"duration_ms\":0,\"http.request.body.size\":0,"
+                "\"http.response.body.size\":0,\"trace_id\":\"00000000000000000000000000000abc\","
+                "\"attempts\":[]}");
+}
+
 static void test_plain(void **state)
 {
     (void)state;
@@ -184,7 +197,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_json),      cmocka_unit_test(test_nothing_known),
         cmocka_unit_test(test_plain),     cmocka_unit_test(test_strings),
-        cmocka_unit_test(test_any_bytes),
+        cmocka_unit_test(test_any_bytes), cmocka_unit_test(test_trace_of_others),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -20,6 +20,7 @@
 #define BACK_MAX_COUNT  4     /* editions that can be restored, one before the other */
 #define HISTORY_MAX     32    /* editions that are remembered */
 #define LOG_LINES_MAX   20
+#define WAITING_MAX     32 /* changes asked for; those whose clients have left count, too */
 
 /* ---- answers ---- */
 
@@ -278,6 +279,15 @@ struct pl_reload_ticket *pl_reload_ask(struct pl_reload *self,
     TAILQ_INSERT_TAIL(&self->tickets, ticket, link);
     start_step(self);
     return ticket;
+}
+
+bool pl_reload_is_full(const struct pl_reload *self)
+{
+    const struct pl_reload_ticket *at;
+    size_t count = 0;
+    TAILQ_FOREACH(at, &self->tickets, link)
+    count++;
+    return count >= WAITING_MAX;
 }
 
 void pl_reload_forget(struct pl_reload_ticket *ticket)

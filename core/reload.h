@@ -94,6 +94,8 @@ struct pl_reload_ticket;
 struct pl_reload_ticket *pl_reload_ask(struct pl_reload *self,
                                        const struct pl_reload_request *request, pl_reload_cb cb,
                                        void *arg);
+/** Whether so many changes wait that nobody from outside may ask for another. */
+bool pl_reload_is_full(const struct pl_reload *self);
 /** The callback will not come; the change may. Only while it is still awaited. */
 void pl_reload_forget(struct pl_reload_ticket *ticket);
 

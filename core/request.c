@@ -21,6 +21,7 @@ void pl_runtime_init(struct pl_runtime *self, struct event_base *base)
     TAILQ_INIT(&self->active);
     TAILQ_INIT(&self->spare);
     TAILQ_INIT(&self->generations);
+    pl_otlp_text_init(&self->span_text);
     pl_headers_init(&self->scratch);
     pl_headers_init(&self->policy_headers);
 }
@@ -73,6 +74,7 @@ void pl_runtime_deinit(struct pl_runtime *self)
         request_free(request);
     }
     pl_record_text_deinit(&self->record_text);
+    pl_otlp_text_deinit(&self->span_text);
     pl_headers_deinit(&self->scratch);
     pl_headers_deinit(&self->policy_headers);
 }
@@ -280,6 +282,7 @@ void pl_request_begin(struct pl_exchange *exchange, void *runtime)
     self->exchange = exchange;
     take_id(self, pl_exchange_headers(exchange));
     pl_request_note_origin(self);
+    pl_request_begin_trace(self);
     if (has_dot_segment(pl_exchange_path(exchange))) {
         pl_request_fail(self, 400, "invalid_request_error", "invalid_path",
                         "The path has '.' or '..' segments.");
@@ -429,31 +432,14 @@ static void count_end(const struct pl_request *self)
         pl_figures_end(self->generation->figures, &end);
 }
 
-/* Releases everything and recycles the record. The exchange has been answered or is gone. */
-void pl_request_end(struct pl_request *self)
+/* What the next request must not find in the record. */
+static void forget(struct pl_request *self)
 {
-    struct pl_runtime *runtime = self->runtime;
-    struct pl_gauge *gauge = self->generation->topology->gauge;
-    assert(!self->exchange);
-    count_end(self);
-    if (self->attempt && !self->trail_is_open) /* it is given up before it told anything */
-        pl_request_abandon(self);
-    pl_request_drop_answer(self);
-    pl_request_count(self);
-    pl_request_leave_queue(self);
-    if (self->retrying)
-        pl_gauge_retry_end(gauge);
-    self->retrying = false;
-    pl_timer_stop(&self->deadline_timer);
-    pl_timer_stop(&self->wait_timer);
-    pl_coroutine_close(&self->coroutine);
-    pl_request_drop_edits(self);
     pl_request_forget_notes(self);
     free(self->model);
     free(self->route);
     self->model = self->route = NULL;
     self->model_len = self->trail_count = 0;
-    self->policy = NULL;
     self->model_field = (struct pl_multipart_field){0};
     self->stream = self->committed = self->paused = self->client_gone = false;
     self->past_deadline = self->broken = self->floor = self->first_token = false;
@@ -470,6 +456,25 @@ void pl_request_end(struct pl_request *self)
     self->status = 0;
     self->body = PL_STR("");
     self->serial++;
+}
+
+/* Releases everything and recycles the record. The exchange has been answered or is gone. */
+void pl_request_end(struct pl_request *self)
+{
+    struct pl_runtime *runtime = self->runtime;
+    assert(!self->exchange);
+    count_end(self);
+    if (self->attempt && !self->trail_is_open) /* it is given up before it told anything */
+        pl_request_abandon(self);
+    pl_request_drop_answer(self);
+    pl_request_count(self);
+    pl_request_leave_queue(self);
+    pl_request_leave_retries(self);
+    pl_timer_stop(&self->deadline_timer);
+    pl_timer_stop(&self->wait_timer);
+    pl_coroutine_close(&self->coroutine);
+    pl_request_drop_edits(self);
+    forget(self);
     pl_generation_unpin(self->generation);
     self->generation = NULL;
     TAILQ_REMOVE(&runtime->active, self, link);

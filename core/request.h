@@ -13,6 +13,7 @@
  *   send.c     one try: the upstream's request, and what its answer does before the commit
  *   relay.c    the commit: the answer to the client
  *   request_record.c  what is told of it at its end
+ *   request_trace.c  its trace
  */
 #ifndef PL_REQUEST_H
 #define PL_REQUEST_H
@@ -30,9 +31,11 @@
 #include "record.h"
 #include "record_text.h"
 #include "server.h"
+#include "spans.h"
 #include "sse.h"
 #include "target.h"
 #include "timer.h"
+#include "trace.h"
 #include "transport.h"
 #include "usage.h"
 #include "usage_event.h"
@@ -77,7 +80,8 @@ struct pl_trail_entry {
     uint32_t total_ms;
     uint64_t body_bytes;
     bool reused;
-    char *detail; /* why it failed, for people; NULL: nothing to say. Owned. */
+    char *detail;     /* why it failed, for people; NULL: nothing to say. Owned. */
+    uint64_t span_id; /* 0: none */
 };
 
 /** When an answer that streams is one, and what of others is looked into; from the route. */
@@ -165,6 +169,7 @@ struct pl_request {
     size_t trail_count, trail_cap;
     struct pl_trail_entry attempt_so_far; /* what is known of the running try */
     bool trail_is_open;                   /* the try of its last entry is still at work */
+    struct pl_trace trace;                /* all 0: none */
     struct pl_usage_scan usage;           /* of the answer at hand, if `reads_usage` */
     bool reads_usage;
     char *stream_options;   /* what is sent in place of the client's, which asks for no usage, or
@@ -226,6 +231,8 @@ struct pl_runtime {
     struct pl_record_text record_text; /* the one at hand */
     struct pl_access_log *access_log;  /* that of this worker, or NULL */
     const char *kill_reason;           /* why all are broken off, if not by a stop at once */
+    struct pl_spans *spans;            /* where the spans of sampled ones go, or NULL */
+    struct pl_otlp_text span_text;     /* in which they are written */
     bool is_simulator;                 /* bodies are its own to check, answers its own to label */
     struct pl_request *running;        /* whose policy runs right now */
     struct pl_watch *watch;            /* where that is shown; NULL where nobody watches */
@@ -355,6 +362,11 @@ void pl_request_read_usage(struct pl_request *self);
 void pl_request_forget_usage(struct pl_request *self);
 /** The outcome class of a failure, which is not NONE. */
 enum pl_class pl_request_class_of(enum pl_failure failure);
+
+/* ---- request_trace.c ---- */
+
+/** Goes on with the client's trace, or begins one. */
+void pl_request_begin_trace(struct pl_request *self);
 
 /* ---- relay.c ---- */
 

@@ -7,6 +7,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+/* Somebody is told of requests; where they are only played, nobody is. */
+static bool has_listeners(const struct pl_runtime *self)
+{
+    return self->metrics || self->access_log || self->recent || self->spans;
+}
+
 /* ---- token counts ---- */
 
 void pl_request_forget_usage(struct pl_request *self)
@@ -20,7 +26,7 @@ void pl_request_read_usage(struct pl_request *self)
 {
     const struct pl_response *response = &self->response;
     pl_request_forget_usage(self);
-    if ((!self->runtime->metrics && !self->runtime->access_log) || response->status >= 300)
+    if (!has_listeners(self->runtime) || response->status >= 300)
         return;
     pl_usage_scan_init(&self->usage, response->is_sse);
     self->reads_usage = true;
@@ -44,7 +50,7 @@ static struct pl_str put_copy(char **at, struct pl_str text, size_t max_bytes)
 
 void pl_request_note_origin(struct pl_request *self)
 {
-    if (!self->runtime->metrics && !self->runtime->access_log)
+    if (!has_listeners(self->runtime))
         return;
     struct pl_str method = pl_exchange_method(self->exchange);
     struct pl_str path = pl_exchange_path(self->exchange);
@@ -135,9 +141,13 @@ static enum pl_end end_of(const struct pl_request *self)
 static void fill_attempt(struct pl_record_attempt *out, const struct pl_trail_entry *entry,
                          const struct pl_topology *topology)
 {
+    const struct pl_provider *provider = &topology->providers[entry->target->provider_index];
     *out = (struct pl_record_attempt){
         .target = entry->target->name,
-        .provider = topology->providers[entry->target->provider_index].name,
+        .provider = provider->name,
+        .model = entry->target->model,
+        .endpoint_host = provider->endpoint.host,
+        .endpoint_port = provider->endpoint.port,
         .target_index = (size_t)(entry->target - topology->targets),
         .is_fallback = entry->target->is_fallback,
         .status = entry->status,
@@ -150,6 +160,7 @@ static void fill_attempt(struct pl_record_attempt *out, const struct pl_trail_en
         .body_bytes = entry->body_bytes,
         .reused = entry->reused,
         .detail = entry->detail,
+        .span_id = entry->span_id,
     };
 }
 
@@ -169,19 +180,29 @@ static void fill_tokens(struct pl_record *out, const struct pl_request *self)
     out->response_model = self->reads_usage ? self->usage.model : NULL;
 }
 
-/* Names of the OpenTelemetry conventions for what is asked for, by the path's end. */
+/* As gen_ai.operation.name has them. */
 static const char *operation_of(struct pl_str path)
 {
     static const struct {
         const char *end, *name;
-    } operations[] = {{"/chat/completions", "chat"},
-                      {"/responses", "chat"},
-                      {"/messages", "chat"},
-                      {"/completions", "text_completion"},
-                      {"/embeddings", "embeddings"}};
+    } operations[] = {
+        {"/chat/completions", "chat"},
+        {"/responses", "chat"},
+        {"/messages", "chat"},
+        {"/completions", "text_completion"},
+        {"/embeddings", "embeddings"},
+        {"/images/generations", "image_generation"},
+        {"/audio/speech", "speech"},
+        {"/audio/transcriptions", "transcription"},
+        {"/audio/translations", "translation"},
+        {"/moderations", "moderation"},
+    };
+    if (path.len < 3 || memcmp(path.data, "/v1", 3) != 0)
+        return NULL;
+    path.data += 3;
+    path.len -= 3;
     for (size_t i = 0; i < PL_COUNT(operations); i++) {
-        size_t len = strlen(operations[i].end);
-        if (path.len >= len && memcmp(path.data + path.len - len, operations[i].end, len) == 0)
+        if (pl_str_equal(path, pl_str_of(operations[i].end)))
             return operations[i].name;
     }
     return NULL;
@@ -200,13 +221,15 @@ static const char *reason_of(const struct pl_request *self, enum pl_end end)
     return self->policy_fault != PL_POLICY_FAULT_NONE ? "policy_error" : "policy";
 }
 
+/* The waits between tries: back-offs, queues, the policy's own time. */
 static void fill_attempts(struct pl_record_attempt *out, const struct pl_request *self)
 {
-    uint32_t before_ms = 0;
+    uint32_t free_ms = 0;
     for (size_t i = 0; i < self->trail_count; i++) {
         fill_attempt(&out[i], &self->trail[i], self->generation->topology);
-        out[i].wait_ms = out[i].start_ms - PL_MIN(before_ms, out[i].start_ms);
-        before_ms = out[i].start_ms + out[i].total_ms;
+        out[i].wait_ms = out[i].start_ms - PL_MIN(free_ms, out[i].start_ms);
+        if (out[i].total_ms != PL_UNKNOWN_MS)
+            free_ms = out[i].start_ms + out[i].total_ms;
     }
 }
 
@@ -264,7 +287,7 @@ void pl_request_count(struct pl_request *self)
     struct pl_record_attempt attempts[PL_TRAIL_MAX + 1];
     struct pl_runtime *runtime = self->runtime;
     enum pl_end end = end_of(self);
-    if (!runtime->metrics && !runtime->access_log && !runtime->recent)
+    if (!has_listeners(runtime))
         return;
     fill_attempts(attempts, self);
     uint32_t duration_ms = (uint32_t)(pl_last_now_ms() - self->start_ms);
@@ -289,6 +312,7 @@ void pl_request_count(struct pl_request *self)
         .policy_fault = self->policy_fault == PL_POLICY_FAULT_NONE
                             ? NULL
                             : pl_policy_fault_name(self->policy_fault),
+        .trace = self->trace,
         .attempts = attempts,
         .attempt_count = self->trail_count,
     };
@@ -296,6 +320,8 @@ void pl_request_count(struct pl_request *self)
     fill_tokens(&record, self);
     if (runtime->metrics)
         pl_metrics_add(runtime->metrics, runtime->worker_index, &record);
+    if (runtime->spans)
+        pl_spans_add(runtime->spans, &runtime->span_text, &record);
     bool has_bodies = self->request_text || self->response_text;
     write_line(runtime, rules_of(self), &record, has_bodies);
     if (has_bodies)

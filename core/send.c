@@ -467,7 +467,10 @@ int pl_request_send(struct pl_request *self, const struct pl_target *target)
     self->attempt_target = self->response.target = target;
     self->attempt_start_ms = pl_last_now_ms();
     self->attempt_so_far = (struct pl_trail_entry){
-        .connect_ms = PL_UNKNOWN_MS, .head_ms = PL_UNKNOWN_MS, .first_token_ms = PL_UNKNOWN_MS};
+        .span_id = self->generation->topology->traces ? pl_trace_new_span_id() : 0,
+        .connect_ms = PL_UNKNOWN_MS,
+        .head_ms = PL_UNKNOWN_MS,
+        .first_token_ms = PL_UNKNOWN_MS};
     pl_request_forget_usage(self);
     if (pl_request_build(self, target, &request.piece_count) != PL_OK)
         return PL_ERR_SYNTAX;

@@ -101,16 +101,8 @@ static int run_command(lua_State *L)
     luaJIT_setmode(L, 0, LUAJIT_MODE_ENGINE | LUAJIT_MODE_OFF);
     preload(L, "perilune.simulate.stage", pl_simulate_stage_open);
     preload(L, "perilune.simulate.sandbox", sandbox_open);
-    lua_getglobal(L, "require");
-    lua_pushliteral(L, COMMAND_MODULE);
-    lua_call(L, 1, 1);
-    lua_createtable(L, self->argument_count, 0);
-    for (int i = 0; i < self->argument_count; i++) {
-        lua_pushstring(L, self->arguments[i]);
-        lua_rawseti(L, -2, i + 1);
-    }
-    lua_call(L, 1, 1);
-    self->status = (int)lua_tointeger(L, -1);
+    self->status =
+        pl_testing_call_command(L, COMMAND_MODULE, self->argument_count, self->arguments);
     return 0;
 }
 

@@ -1,16 +1,13 @@
 /*
  * Stage: see stage.h. This file: its life, and letting time pass.
  */
-#include "bind.h"
 #include "log.h"
 #include "stage_internal.h"
 #include <assert.h>
-#include <lauxlib.h>
 #include <stdio.h>
 #include <stdlib.h>
 
 #define START_US          (1000u * 1000 * 1000) /* no time is 0, which means "none" in places */
-#define LOAD_BURST_US     (2000 * 1000)
 #define STEPS_AT_ONCE_MAX 500000
 
 static struct pl_stage *running; /* the innermost one that has been entered */
@@ -58,42 +55,34 @@ bool pl_stage_is_running(const struct pl_stage *self)
 
 /* ---- making ---- */
 
-/* As worker.c does: the entry function goes into the registry. */
-static void load_entry(lua_State *L, void *arg)
+static void make_health(struct pl_stage *self)
 {
-    struct pl_stage *self = arg;
-    pl_vm_require(L, "perilune.boot");
-    lua_getfield(L, -1, "gateway");
-    lua_call(L, pl_config_push_sources(L, self->config), 1);
-    self->runtime.current->entry_ref = luaL_ref(L, LUA_REGISTRYINDEX);
-}
-
-static int make_gateway(struct pl_stage *self, char **problems)
-{
-    char error[8192];
     const struct pl_topology *topology = &self->config->topology;
     uint32_t slot_count = (uint32_t)(topology->provider_count + topology->target_count + 1);
     self->health = pl_health_new(slot_count);
     self->gauge = pl_gauge_new(slot_count);
     if (pl_config_bind_health(self->config, self->health, self->gauge) != PL_OK)
         abort(); /* there is a slot for each */
+}
+
+/* One edition with one generation, which is never opened: its upstreams need no pools. */
+static int make_gateway(struct pl_stage *self, char **problems)
+{
+    char error[8192];
+    make_health(self);
+    self->edition =
+        pl_edition_new(pl_config_ref(self->config), 1, NULL, NULL, error, sizeof(error));
+    if (!self->edition) {
+        pl_config_unref(self->config);
+        *problems = pl_xstrdup(error);
+        return PL_ERR_SYNTAX;
+    }
     pl_runtime_init(&self->runtime, NULL);
     self->runtime.timeline = &self->timeline;
     self->runtime.transport = &self->transport;
-    const struct pl_vm_limits *limits = &self->config->vm_limits;
-    struct pl_generation *generation = pl_generation_new(limits, topology);
-    if (!generation)
-        abort();
-    generation->runtime = &self->runtime;
-    self->runtime.current = generation;
-    generation->figures = self->figures = pl_figures_new();
-    generation->vm->limits.burst_us = LOAD_BURST_US;
-    generation->vm->limits.request_us = 0;
-    int rc = pl_vm_call(generation->vm, load_entry, self, error, sizeof(error));
-    generation->vm->limits = *limits;
-    if (rc != PL_OK)
-        *problems = pl_xstrdup(error);
-    return rc;
+    self->runtime.current = self->edition->generations[0];
+    self->runtime.current->runtime = &self->runtime;
+    return PL_OK;
 }
 
 struct pl_stage *pl_stage_new(const struct pl_stage_options *options, char **problems)
@@ -132,14 +121,13 @@ void pl_stage_free(struct pl_stage *self)
         pl_runtime_end_all(&self->runtime);
         pl_stage_exit(self);
         pl_runtime_deinit(&self->runtime);
-        pl_generation_free(self->runtime.current);
     }
+    pl_edition_free(self->edition);
     pl_stage_checks_stop(self);
     pl_timeline_deinit(&self->timeline);
     pl_config_unref(self->config);
     pl_health_free(self->health);
     pl_gauge_free(self->gauge);
-    pl_figures_free(self->figures);
     for (size_t i = 0; i < self->line_count; i++)
         free(self->lines[i]);
     free(self->lines);
@@ -215,7 +203,7 @@ size_t pl_stage_active_count(const struct pl_stage *self)
 
 void pl_stage_read_figures(const struct pl_stage *self, struct pl_figures_view *out)
 {
-    pl_figures_read(self->figures, out);
+    pl_figures_read(self->edition->figures, out);
 }
 
 const char *const *pl_stage_log(const struct pl_stage *self, size_t *count)

@@ -4,6 +4,7 @@
 #ifndef PL_STAGE_INTERNAL_H
 #define PL_STAGE_INTERNAL_H
 
+#include "edition.h"
 #include "request.h"
 #include "stage.h"
 #include "transport.h"
@@ -15,9 +16,9 @@ struct pl_stage {
     struct pl_timeline timeline;
     struct pl_random random; /* the stage's while it is left, the process's while it runs */
     struct pl_config *config;
+    struct pl_edition *edition; /* of `config`; NULL when that could not be loaded */
     struct pl_health *health;
     struct pl_gauge *gauge;
-    struct pl_figures *figures;
     struct pl_runtime runtime;
     struct pl_stage_ops ops;
     void *arg;

@@ -71,8 +71,10 @@ struct pl_topology {
     size_t provider_count;
     struct pl_target *targets;
     size_t target_count;
-    bool response_headers;   /* x-perilune-* on answers */
-    uint32_t log_line_count; /* that a policy may write per request */
+    bool response_headers;     /* x-perilune-* on answers */
+    bool traces;               /* requests have traces of their own; else they are passed through */
+    double trace_sample_ratio; /* of those that begin here */
+    uint32_t log_line_count;   /* that a policy may write per request */
     struct pl_access_log_rules access_log;
     struct pl_health *health; /* shared by all workers and, as the gauge, by the admin listener */
     struct pl_gauge *gauge;

@@ -78,6 +78,21 @@ lua_State *pl_testing_new_state(void)
     return L;
 }
 
+int pl_testing_call_command(lua_State *L, const char *module, int argument_count,
+                            char *const *arguments)
+{
+    lua_getglobal(L, "require");
+    lua_pushstring(L, module);
+    lua_call(L, 1, 1);
+    lua_createtable(L, argument_count, 0);
+    for (int i = 0; i < argument_count; i++) {
+        lua_pushstring(L, arguments[i]);
+        lua_rawseti(L, -2, i + 1);
+    }
+    lua_call(L, 1, 1);
+    return (int)lua_tointeger(L, -1);
+}
+
 struct command {
     int argument_count;
     char **arguments;
@@ -87,16 +102,8 @@ struct command {
 static int run_command(lua_State *L)
 {
     struct command *self = lua_touserdata(L, 1);
-    lua_getglobal(L, "require");
-    lua_pushliteral(L, "perilune.testing.command");
-    lua_call(L, 1, 1);
-    lua_createtable(L, self->argument_count, 0);
-    for (int i = 0; i < self->argument_count; i++) {
-        lua_pushstring(L, self->arguments[i]);
-        lua_rawseti(L, -2, i + 1);
-    }
-    lua_call(L, 1, 1);
-    self->status = (int)lua_tointeger(L, -1);
+    self->status = pl_testing_call_command(L, "perilune.testing.command", self->argument_count,
+                                           self->arguments);
     return 0;
 }
 

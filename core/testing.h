@@ -19,5 +19,9 @@ int pl_testing_main(int argument_count, char **arguments);
  * closes it.
  */
 lua_State *pl_testing_new_state(void);
+/** Calls what `module` returns with the list of arguments; gives the exit status it returns. Raises
+ *  errors. */
+int pl_testing_call_command(lua_State *L, const char *module, int argument_count,
+                            char *const *arguments);
 
 #endif

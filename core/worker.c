@@ -270,6 +270,11 @@ void pl_worker_log(struct pl_worker *self, struct pl_sink *sink)
     self->runtime.access_log = &self->access_log;
 }
 
+void pl_worker_trace(struct pl_worker *self, struct pl_spans *spans)
+{
+    self->runtime.spans = spans;
+}
+
 void pl_worker_start(struct pl_worker *self)
 {
     pthread_attr_t attributes;

@@ -11,6 +11,7 @@
 #include "metrics.h"
 #include "recent.h"
 #include "server.h"
+#include "spans.h"
 #include "watchdog.h"
 
 enum pl_mail {
@@ -47,6 +48,8 @@ void pl_worker_measure(struct pl_worker *self, struct pl_metrics *metrics, size_
 void pl_worker_keep(struct pl_worker *self, struct pl_recent *recent);
 /** Has it write a line of each request to `sink`, which is borrowed; before it is started. */
 void pl_worker_log(struct pl_worker *self, struct pl_sink *sink);
+/** Has it give the spans of its requests to `spans`, which is borrowed; before it is started. */
+void pl_worker_trace(struct pl_worker *self, struct pl_spans *spans);
 /** Starts the thread. Orders must have been given. */
 void pl_worker_start(struct pl_worker *self);
 /** What it shows of its policies' runs; lives as long as the worker. */

@@ -112,6 +112,24 @@ return {
   -- weight, without the policy, or answer 500.
   --on_policy_error = "floor",   -- floor, fail
 
+  -- Traces of requests, as OpenTelemetry spans to a collector that speaks OTLP/HTTP. Without this
+  -- table none are made, and what clients send (traceparent) is passed on as it is. What is in them
+  -- is told in docker/README.md.
+  --tracing = {
+    --endpoint = "http://127.0.0.1:4318/v1/traces", -- http or https; without a path: /v1/traces
+    --sample = 0.1,              -- 0 to 1; of the traces that begin here; clients decide on theirs
+    --headers = { ["x-api-key"] = secret "COLLECTOR_KEY" }, -- at most 64, for the collector
+    --service_name = "perilune", -- up to 256 bytes
+    --resource = { ["deployment.environment.name"] = "production" }, -- at most 32 attributes
+    --timeout = "10s",           -- 10ms to 1m; of one request to the collector
+    --queue = "4MiB",            -- 64KiB to 64MiB; spans that wait; beyond it they are dropped
+    --tls = {
+      --verify = true,           -- true or false; false accepts any certificate
+      --ca = "tls/ca.crt",       -- PEM; instead of the system's
+      --server_name = "collector.internal", -- in the certificate, if not the host of the URL
+    --},
+  --},
+
   -- Providers -------------------------------------------------------------------------------------
 
   -- Who can answer: 1 to 256, each under a name of letters, digits, "-", "_" and ".".

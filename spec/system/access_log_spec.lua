@@ -8,7 +8,7 @@ return {
   listen = { address = "127.0.0.1:0" },
   admin = { address = "127.0.0.1:0" },
   access_log = %s,
-  drain = "%s",
+  drain = "%s", %s
   limits = { body = "2KiB", head = "8KiB", request_line = "4KiB", head_timeout = "100ms" },
   providers = {
     one = { url = "%s/v1", stream_usage = %s, timeouts = { idle = "300ms" } },
@@ -39,7 +39,7 @@ local function start(options)
   local one = support.answering(options.one or good)
   local two = support.answering(options.two or good)
   local gw = support.gateway({
-    config = CONFIG:format(options.log or "{}", options.drain or "5s", one.url,
+    config = CONFIG:format(options.log or "{}", options.drain or "5s", options.more or "", one.url,
       tostring(options.stream_usage or false), two.url),
     policies = { broken = BROKEN }, args = options.args, workers = options.workers or 1,
     prelude = options.prelude,
@@ -117,6 +117,35 @@ describe("the access log", function()
     assert.equal("two", line.target)
     assert.is_true(line.attempts[2].start_ms >= line.attempts[1].total_ms)
     gw:wait_log("warn  request %S+: moved from one to two: rate_limited")
+  end)
+
+  it("says why an answer was not taken for one", function()
+    local gw = start({
+      one = function(_, connection)
+        events(connection, { "{}", "[DONE]" })
+        connection:finish_chunked()
+      end,
+    })
+    gw:chat({ stream = true })
+    local tries = wait_line(gw).attempts
+    assert.same({ "empty", "the stream ended without content" },
+      { tries[1].class, tries[1].detail })
+  end)
+
+  it("shows what the ring of recent requests shows, with the trace's ids", function()
+    local gw, one = start({ more = 'tracing = { endpoint = "http://127.0.0.1:1", sample = 0 },' })
+    gw:chat()
+    local line = wait_line(gw)
+    assert.same(line, cjson.decode(gw:admin({ path = "/admin/requests/recent" }).body).records[1])
+    assert.equal(16, #line.span_id)
+    assert.equal(line.trace_id, one.requests[1].headers.traceparent:match("^00%-(%x+)%-%x+%-0%x$"))
+  end)
+
+  it("has the id of a client's trace where there are none of ours", function()
+    local gw, trace_id = start({}), ("0123456789abcdef"):rep(2)
+    gw:chat({ headers = { traceparent = ("00-%s-00f067aa0ba902b7-01"):format(trace_id) } })
+    local line = wait_line(gw)
+    assert.same({ trace_id, nil }, { line.trace_id, line.span_id })
   end)
 
   it("tells of streams", function()

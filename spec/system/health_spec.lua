@@ -1107,7 +1107,8 @@ describe("operators", function()
       ["target=nobody"] = 404, ["provider=nobody"] = 404, ["target=A"] = 404, ["target=a%20"] = 404,
       [""] = 400, ["name=a"] = 400, ["target="] = 400, ["target=%zz"] = 400, ["target=%00"] = 400,
       ["target=a&for=30"] = 400, ["target=a&for=soon"] = 400, ["target=a&for=-1s"] = 400,
-      ["target=a&for="] = 400, ["target=a&for=1e300h"] = 400, ["target=a&for=nan"] = 400,
+      ["target=a&for="] = 400, ["target=a&fro=30s"] = 400, ["target=a&for"] = 400,
+      ["target=a&for=1e300h"] = 400, ["target=a&for=nan"] = 400,
       ["target=" .. ("x"):rep(600)] = 400,
     } do
       local answer = gw:admin { path = "/admin/targets/eject?" .. query, method = "POST" }

@@ -560,6 +560,22 @@ describe("reloads at the same time", function()
     end)
   end)
 
+  it("do not wait in a line without end, whether or not those who asked have left", function()
+    local gw = start()
+    gw:write_policy("word", "while true do end")
+    for _ = 1, 40 do
+      local connection = support.connect(gw.admin_port)
+      connection:send({ path = "/admin/reload", method = "POST",
+        headers = { Host = "127.0.0.1" } })
+      assert.equal(200, gw:admin({ path = "/healthz" }).status)
+      connection:close()
+    end
+    local answer = reload(gw)
+    assert.equal(503, answer.status)
+    assert.equal("too_many_changes", answer:json().error.code)
+    assert.equal(200, gw:admin({ path = "/healthz" }).status)
+  end)
+
   it("go on when the operator leaves", function()
     local gw = start()
     gw:write_policy("word", saying("two"))
@@ -906,7 +922,8 @@ describe("a canary", function()
   it("is asked for in the right form", function()
     local gw = start()
     for _, query in ipairs({ "canary=10", "canary=0%", "canary=100%", "canary=x%", "canary=-1%",
-      "canary=10%&for=5", "canary=10%&for=1ms", "canary=10%&for=99h", "for=60s", "canary=nan%" }) do
+      "canary=10%&for=5", "canary=10%&for=1ms", "canary=10%&for=99h", "for=60s", "canary=nan%",
+      "canary=0x1p3%", "canari=10%", "canary", "canary=10%&canary=20%", "replace=yes" }) do
       local answer = reload(gw, query)
       assert.equal(400, answer.status, query)
       assert.equal("bad_request", answer:json().error.code)

@@ -3,6 +3,7 @@
 local provider = require "perilune.schema.provider"
 local route = require "perilune.schema.route"
 local texts = require "perilune.schema.texts"
+local tracing = require "perilune.schema.tracing"
 local types = require "perilune.schema.types"
 local url = require "perilune.url"
 
@@ -81,6 +82,7 @@ return types.record {
   { "limits", LIMITS },
   { "budgets", BUDGETS },
   { "on_policy_error", types.choice({ "floor", "fail" }, "floor") },
+  { "tracing", tracing },
   { "providers", with(map(provider_name, provider, 1, 256), { required = true }) },
   { "routes", with(list(route, 1, 1024), { required = true }) },
 }

@@ -3,6 +3,7 @@
 
 local providers = require "perilune.config.normalise.provider"
 local routes = require "perilune.config.normalise.route"
+local tracing = require "perilune.config.normalise.tracing"
 
 local normalise = {}
 
@@ -67,7 +68,7 @@ function normalise.run(checked)
     access_log = access_log_of(checked.access_log),
     reload = reload_of(checked.reload),
     response_headers = checked.response_headers, limits = limits_of(checked.limits),
-    budgets = budgets_of(checked.budgets),
+    budgets = budgets_of(checked.budgets), tracing = tracing.of(checked.tracing),
     providers = provider_list, targets = targets, routes = route_list,
   }
 end
