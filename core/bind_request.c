@@ -313,7 +313,8 @@ static int check_status(lua_State *L, int index)
     return status;
 }
 
-/* respond(req, status, body, headers) */
+/* respond(req, status, body, headers, code): a code says that it is an error of the gateway's own
+ */
 static int respond(lua_State *L)
 {
     struct pl_request *self = check_uncommitted(L);
@@ -322,7 +323,12 @@ static int respond(lua_State *L)
     const char *text = luaL_checklstring(L, 3, &len);
     struct pl_headers *headers = &self->runtime->policy_headers;
     pl_bind_check_headers(L, 4, headers);
+    const char *code = luaL_optstring(L, 5, NULL);
     pl_request_drop_answer(self);
+    if (code) {
+        self->failed = true;
+        snprintf(self->reason, sizeof(self->reason), "%s", code);
+    }
     pl_request_respond(self, status, headers, text, len);
     lua_pushboolean(L, 1);
     return 1;
@@ -355,6 +361,7 @@ static int write_bytes(lua_State *L)
     size_t len;
     const char *data = luaL_checklstring(L, 2, &len);
     pl_bind_check_wait(L, self);
+    pl_request_note_answer(self, data, len);
     if (pl_exchange_write(self->exchange, data, len))
         return 0;
     return wait_for(L, self, PL_WAIT_WRITABLE, "the client to read");
