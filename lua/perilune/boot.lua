@@ -80,7 +80,7 @@ local function answer_given_up(req, code, retry_after_ms)
   if retry_after_ms > 0 then
     headers["Retry-After"] = tostring(math.ceil(retry_after_ms / 1000))
   end
-  return native.respond(req, 503, errors.given_up(code), headers)
+  return native.respond(req, 503, errors.given_up(code), headers, code)
 end
 
 --- Answers the client with `res`, or with the error that `err` stands for; waits for the end.
@@ -91,13 +91,14 @@ function request.relay(req, res, err)
   end
   local code, retry_after_ms = native.given_up(req)
   if err == nil and code then return answer_given_up(req, code, retry_after_ms) end
-  local status, body = errors.failure_body(err)
-  return native.respond(req, status, body, JSON_HEADERS)
+  local status, failure, failure_code = errors.failure_body(err)
+  return native.respond(req, status, failure, JSON_HEADERS, failure_code)
 end
 
 --- Answers with a whole body; a table is sent as JSON.
-function request.respond(req, status, body, headers)
-  if type(body) ~= "table" then return native.respond(req, status, body or "", headers) end
+-- `code`, for the library only: it is an error of the gateway's own, and so called in the log.
+function request.respond(req, status, body, headers, code)
+  if type(body) ~= "table" then return native.respond(req, status, body or "", headers, code) end
   local text, problem = encode(body)
   if not text then error("respond: the body cannot be encoded: " .. tostring(problem), 2) end
   return native.respond(req, status, text, headers or JSON_HEADERS)

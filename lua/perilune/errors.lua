@@ -169,9 +169,10 @@ end
 -- @tparam ?table err
 -- @treturn number status
 -- @treturn string JSON
+-- @treturn string code
 function errors.failure_body(err)
   local status, code, message, kind = errors.from_failure(err)
-  return status, errors.body(status, code, message, { type = kind })
+  return status, errors.body(status, code, message, { type = kind }), code
 end
 
 local GIVEN_UP = {

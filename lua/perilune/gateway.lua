@@ -65,40 +65,41 @@ end
 -- ---- answers -------------------------------------------------------------------------------
 
 --- Sends a whole answer. To HEAD the core sends its head alone, with the length of the body.
-local function answer(req, status, body, headers)
-  return req:respond(status, body, headers or JSON_HEADERS)
+local function answer(req, status, body, headers, code)
+  return req:respond(status, body, headers or JSON_HEADERS, code)
 end
 
 local function answer_models(req, models, name)
   if name == "" then return answer(req, 200, models.list) end
   local model = models.by_name[name]
   if model then return answer(req, 200, model) end
-  return answer(req, 404, errors.model_not_found(name))
+  return answer(req, 404, errors.model_not_found(name), nil, "model_not_found")
 end
 
 local function refuse_method(req)
   local message = "Not allowed to " .. errors.clean(req.method, 32) .. " on "
     .. errors.clean(req.path, 256)
-  return answer(req, 405, errors.body(405, "method_not_allowed", message), NOT_ALLOWED_HEADERS)
+  return answer(req, 405, errors.body(405, "method_not_allowed", message), NOT_ALLOWED_HEADERS,
+    "method_not_allowed")
 end
 
 --- No route serves the request: says what is missing.
 local function refuse_unrouted(req)
   local model = req.model
   if model ~= nil and model ~= "" then
-    return answer(req, 404, errors.model_not_found(model))
+    return answer(req, 404, errors.model_not_found(model), nil, "model_not_found")
   end
   if req.method == "POST" and MODEL_PATHS[req.path] then
     return answer(req, 400, errors.body(400, "missing_model", "You must provide a model parameter",
-      { param = "model" }))
+      { param = "model" }), nil, "missing_model")
   end
-  return answer(req, 404, errors.unknown_url(req.method, req.path))
+  return answer(req, 404, errors.unknown_url(req.method, req.path), nil, "unknown_url")
 end
 
 --- The policy could not even begin, and its route wants no other.
 local function refuse_policy(req)
   return answer(req, 500, errors.body(500, "policy_error",
-    "The gateway's policy failed while it handled this request."))
+    "The gateway's policy failed while it handled this request."), nil, "policy_error")
 end
 
 -- ---- routes --------------------------------------------------------------------------------
@@ -184,7 +185,7 @@ function gateway.new(deps)
   return function(req, serves_floor)
     local method, path = req.method, req.path
     if path:sub(1, #PREFIX) ~= PREFIX then
-      return answer(req, 404, errors.unknown_url(method, path))
+      return answer(req, 404, errors.unknown_url(method, path), nil, "unknown_url")
     end
     if not METHODS[method] then return refuse_method(req) end
     if method == "GET" or method == "HEAD" then
