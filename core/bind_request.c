@@ -72,6 +72,15 @@ static struct pl_request *check_uncommitted(lua_State *L)
     return self;
 }
 
+/* The same, or one whose answer broke off where another target may go on with it. */
+static struct pl_request *check_sendable(lua_State *L)
+{
+    struct pl_request *self = check_open(L);
+    if (self->committed && !self->at_seam)
+        luaL_error(L, "an answer has been begun already");
+    return self;
+}
+
 static void push_box(lua_State *L, struct pl_request *request, const char *class)
 {
     struct box *box = pl_bind_push_box(L, sizeof(*box), class);
@@ -184,7 +193,7 @@ static int body(lua_State *L)
 /* edit(req, key, raw JSON | nil) -> true | nil, "not_json" | "too_many" | "too_large" */
 static int edit(lua_State *L)
 {
-    struct pl_request *self = check_uncommitted(L);
+    struct pl_request *self = check_sendable(L);
     const char *key = luaL_checkstring(L, 2), *value = luaL_optstring(L, 3, NULL);
     const char *failed = "not_json";
     if (self->body_kind == PL_BODY_JSON) {
@@ -206,11 +215,14 @@ static int wait_for(lua_State *L, struct pl_request *self, enum pl_wait wait, co
     return pl_coroutine_yield(&self->coroutine, L, label);
 }
 
-/* send_begin(req, target): yields until there is an answer to judge, or a failure. */
+/* send_begin(req, target, resume): yields until there is an answer to judge, or a failure. Where an
+ * answer has broken off, `resume` "restart": the target is not asked to continue. */
 static int send_begin(lua_State *L)
 {
-    struct pl_request *self = check_uncommitted(L);
+    static const char *const resumes[] = {"continue", "restart", NULL};
+    struct pl_request *self = check_sendable(L);
     const struct pl_target *target = pl_bind_check_target(L, 2);
+    self->resumes_afresh = luaL_checkoption(L, 3, "continue", resumes) == 1;
     pl_bind_check_yieldable(L);
     if (self->past_deadline || pl_request_remaining_ms(self) == 0) {
         pl_request_drop_answer(self);
@@ -257,11 +269,32 @@ static int settle_error(lua_State *L)
     return 0;
 }
 
-/* relay_begin(req, res): commits; yields until the answer has ended. */
+/* { mode, max_bytes } of perilune.config.normalise, or nil. */
+static struct pl_rescue_options check_rescue(lua_State *L, int index)
+{
+    static const char *const modes[] = {"continue", "restart", NULL};
+    struct pl_rescue_options options = {0};
+    if (lua_isnoneornil(L, index))
+        return options;
+    luaL_checktype(L, index, LUA_TTABLE);
+    lua_getfield(L, index, "mode");
+    lua_getfield(L, index, "max_bytes");
+    options.continues = luaL_checkoption(L, -2, NULL, modes) == 0;
+    options.max_bytes = (size_t)luaL_checkint(L, -1);
+    lua_pop(L, 2);
+    return options;
+}
+
+/* relay_begin(req, res, rescue): commits, or goes on at a seam; yields until the answer has ended.
+ */
 static int relay_begin(lua_State *L)
 {
-    struct pl_request *self = check_uncommitted(L);
+    struct pl_request *self = check_sendable(L);
     pl_bind_check_response(L, 2, self);
+    if (self->at_seam && self->current->response.intake == PL_INTAKE_RELAYING)
+        return luaL_error(L, "this answer has been relayed, and broke off");
+    if (!self->committed)
+        self->rescue = check_rescue(L, 3);
     if (self->current->attempt)
         pl_bind_check_wait(L, self);
     if (pl_request_relay(self))
@@ -269,11 +302,49 @@ static int relay_begin(lua_State *L)
     return wait_for(L, self, PL_WAIT_RELAY, "the end of a relayed answer");
 }
 
-/* relay_result(req) -> true | nil, class */
+/* end_at_seam(req): if an answer has broken off, the client's ends in an error; whether that is so.
+ */
+static int end_at_seam(lua_State *L)
+{
+    struct pl_request *self = check_sendable(L);
+    bool is_at_seam = self->at_seam;
+    if (is_at_seam)
+        pl_request_give_up(self);
+    lua_pushboolean(L, is_at_seam);
+    return 1;
+}
+
+/* resumes(req) -> "continue" | "restart" | nil: how the last try was asked to go on. */
+static int resumes(lua_State *L)
+{
+    const struct pl_request *self = check(L, 1, REQUEST_CLASS);
+    const char *name = pl_resume_name(self->current->resume);
+    name ? lua_pushstring(L, name) : lua_pushnil(L);
+    return 1;
+}
+
+/* At a seam: nil, class, true, error; the class is "parted" for another text than the client has.
+ */
+static int push_seam(lua_State *L, struct pl_request *self)
+{
+    const struct pl_response *response = &self->current->response;
+    lua_pushnil(L);
+    lua_pushstring(L, pl_request_is_parted(self) ? "parted" : pl_failure_name(response->failure));
+    lua_pushboolean(L, 1);
+    if (response->error.len == 0)
+        return 3;
+    push_str(L, response->error);
+    return 4;
+}
+
+/* relay_result(req) -> true | nil, class, is_open, error; is_open: another target may go on, and
+ * `error` is what this one said in place of an event, to be settled */
 static int relay_result(lua_State *L)
 {
     struct pl_request *self = check(L, 1, REQUEST_CLASS);
     enum pl_failure failure = self->current->response.failure;
+    if (self->at_seam)
+        return push_seam(L, self);
     if (failure == PL_FAIL_NONE) {
         lua_pushboolean(L, 1);
         return 1;
@@ -415,10 +486,12 @@ static struct pl_gate_options check_gate(lua_State *L, int index)
     lua_getfield(L, index, "on");
     lua_getfield(L, index, "max_bytes");
     lua_getfield(L, index, "check_body");
-    gate.on = (enum pl_gate_on)luaL_checkoption(L, -3, NULL, names);
-    gate.max_bytes = (uint32_t)luaL_checkint(L, -2);
-    gate.check_body = lua_toboolean(L, -1);
-    lua_pop(L, 3);
+    lua_getfield(L, index, "drops_malformed");
+    gate.on = (enum pl_gate_on)luaL_checkoption(L, -4, NULL, names);
+    gate.max_bytes = (uint32_t)luaL_checkint(L, -3);
+    gate.check_body = lua_toboolean(L, -2);
+    gate.drops_malformed = lua_toboolean(L, -1);
+    lua_pop(L, 4);
     return gate;
 }
 
@@ -490,6 +563,8 @@ void pl_bind_request(lua_State *L)
                                          {"settle_error", settle_error},
                                          {"relay_begin", relay_begin},
                                          {"relay_result", relay_result},
+                                         {"end_at_seam", end_at_seam},
+                                         {"resumes", resumes},
                                          {"respond", respond},
                                          {"sleep_ms", sleep_ms},
                                          {NULL, NULL}};

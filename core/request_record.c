@@ -164,7 +164,7 @@ static void fill_attempt(struct pl_record_attempt *out, const struct pl_trail_en
 
 static const struct pl_target *served_by(const struct pl_request *self)
 {
-    return self->relayed ? self->current->target : NULL;
+    return self->served_by;
 }
 
 static void fill_tokens(struct pl_record *out, const struct pl_request *self)

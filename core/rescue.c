@@ -194,9 +194,6 @@ static enum pl_rescue_ending ending_of(const struct pl_rescue_said *said)
     case PL_RESCUE_FORM_COMPLETION:
         return said->has_choice ? PL_RESCUE_ENDING_UNFINISHED : PL_RESCUE_ENDING_FINISHED;
     case PL_RESCUE_FORM_MESSAGES:
-        return said->step == PL_RESCUE_NO_STEP && said->obstacle != PL_RESCUE_NO_OBSTACLE
-                   ? PL_RESCUE_ENDING_UNKNOWN
-                   : PL_RESCUE_ENDING_UNFINISHED;
     case PL_RESCUE_FORM_RESPONSES:
         return PL_RESCUE_ENDING_UNFINISHED;
     case PL_RESCUE_FORM_UNKNOWN:

@@ -154,22 +154,31 @@ static bool is_of_its_kind(const struct pl_rescue *self, const struct pl_rescue_
     return said->form == PL_RESCUE_FORM_UNKNOWN || !said->has_choice || said->form == self->form;
 }
 
-enum pl_rescue_verdict pl_rescue_join(struct pl_rescue *self, const struct pl_rescue_said *said,
-                                      struct pl_str name, struct pl_str data)
+static enum pl_rescue_verdict join_other(struct pl_rescue *self, const struct pl_rescue_said *said,
+                                         struct pl_str name, struct pl_str data)
 {
     struct pl_rescue_text fresh = {0};
-    bool is_messages = self->form == PL_RESCUE_FORM_MESSAGES;
-    self->out.len = 0;
-    pl_rescue_keep_counts(self, said);
-    self->counts.text_events += said->text.len > 0 || said->is_reasoning;
-    if (said->form == PL_RESCUE_FORM_MESSAGES)
-        return is_messages || !said->step ? pl_rescue_join_message(self, said, name, data)
-                                          : PL_RESCUE_PARTED;
-    if (is_messages || !is_of_its_kind(self, said))
-        return PL_RESCUE_PARTED;
     bool goes_on = match_event(self, said, &fresh);
     if (goes_on)
         join_choice(self, said, name, data, (struct pl_str){fresh.data, fresh.len});
     pl_rescue_text_deinit(&fresh);
     return goes_on ? PL_RESCUE_REPLACED : PL_RESCUE_PARTED;
+}
+
+enum pl_rescue_verdict pl_rescue_join(struct pl_rescue *self, const struct pl_rescue_said *said,
+                                      struct pl_str name, struct pl_str data)
+{
+    bool is_messages = self->form == PL_RESCUE_FORM_MESSAGES;
+    bool is_message = said->form == PL_RESCUE_FORM_MESSAGES;
+    bool is_unknown = said->form == PL_RESCUE_FORM_UNKNOWN;
+    self->out.len = 0;
+    pl_rescue_keep_counts(self, said);
+    self->counts.text_events += said->text.len > 0 || said->is_reasoning;
+    if (is_messages && is_unknown && said->is_terminal) /* what follows message_stop */
+        return self->seen_terminal ? PL_RESCUE_PASS : PL_RESCUE_PARTED;
+    if (is_messages ? is_message || is_unknown : is_message && !said->step)
+        return pl_rescue_join_message(self, said, name, data);
+    if (is_messages || is_message || !is_of_its_kind(self, said))
+        return PL_RESCUE_PARTED;
+    return join_other(self, said, name, data);
 }

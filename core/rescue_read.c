@@ -168,8 +168,9 @@ static void read_message_event(struct pl_rescue_said *self, struct pl_str type, 
 {
     static const char *const pings[] = {"ping", "keepalive", NULL};
     struct pl_str delta = pl_json_walk_member(event, PL_STR("delta"));
-    self->form = PL_RESCUE_FORM_MESSAGES;
     self->step = step_named(type);
+    if (self->step != PL_RESCUE_NO_STEP || is_one_of(type, pings))
+        self->form = PL_RESCUE_FORM_MESSAGES;
     self->index = pl_json_walk_member(event, PL_STR("index"));
     switch (self->step) {
     case PL_RESCUE_MESSAGE_START:

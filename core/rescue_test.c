@@ -766,7 +766,7 @@ static void test_endings(void **state)
         {E("{\"type\":\"response.output_text.delta\"}"), PL_RESCUE_ENDING_UNFINISHED,
          PL_RESCUE_FORM_RESPONSES},
         {E("{\"candidates\":[]}"), PL_RESCUE_ENDING_UNKNOWN, PL_RESCUE_FORM_UNKNOWN},
-        {E("{\"type\":\"something_new\"}"), PL_RESCUE_ENDING_UNKNOWN, PL_RESCUE_FORM_MESSAGES},
+        {E("{\"type\":\"something_new\"}"), PL_RESCUE_ENDING_UNKNOWN, PL_RESCUE_FORM_UNKNOWN},
         {"", PL_RESCUE_ENDING_UNKNOWN, PL_RESCUE_FORM_UNKNOWN},
     };
     for (size_t i = 0; i < PL_COUNT(samples); i++) {

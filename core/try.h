@@ -24,6 +24,7 @@
 #include "health.h"
 #include "json.h"
 #include "record.h"
+#include "rescue_write.h"
 #include "sse.h"
 #include "target.h"
 #include "timer.h"
@@ -34,6 +35,7 @@
 #define PL_HELD_MAX_BYTES    65536
 #define PL_COLLECT_MAX_BYTES (1024 * 1024)
 #define PL_EVENT_MAX_BYTES   (1024 * 1024)
+#define PL_TAIL_MAX_BYTES    4096
 
 #define PL_NO_TRAIL_ENTRY SIZE_MAX
 
@@ -48,6 +50,12 @@ enum pl_intake {
     PL_INTAKE_RELAYING,   /* to the client */
 };
 
+/** How a try goes on with an answer that broke off: see rescue.h. */
+enum pl_resume { PL_RESUME_NONE, PL_RESUME_CONTINUE, PL_RESUME_RESTART };
+
+/** "continue", "restart"; NULL for NONE. */
+const char *pl_resume_name(enum pl_resume resume);
+
 struct pl_trail_entry {
     const struct pl_target *target;
     int status; /* 0: no answer, see failure */
@@ -59,6 +67,8 @@ struct pl_trail_entry {
     uint32_t total_ms;
     uint64_t body_bytes;
     bool reused;
+    enum pl_resume resume;
+    bool parted;      /* it did not go on from what was said before */
     char *detail;     /* why it failed, for people; NULL: nothing to say. Owned. */
     uint64_t span_id; /* 0: none */
 };
@@ -80,6 +90,9 @@ struct pl_response {
     size_t held_whole_bytes; /* of these, up to the end of the last whole event */
     struct pl_sse sse;
     struct pl_gate gate;
+    char *tail; /* the last events that were passed on unread; NULL: none. Owned. */
+    uint16_t tail_len, tail_cap;
+    bool tail_is_cut;    /* they were longer than that */
     struct pl_str error; /* what it says in place of an answer; empty: nothing, or it was settled */
 };
 
@@ -98,8 +111,15 @@ struct pl_try {
     const struct pl_target *target;
     uint64_t start_ms;
     struct pl_attempt *attempt; /* NULL: not at work */
-    struct pl_timer gate_timer; /* runs while the answer is held for its first content */
-    char *head;                 /* of the upstream's request */
+    struct pl_timer gate_timer; /* runs while the answer is held for its first content, and later
+                                   while bytes come but no event */
+    uint64_t event_ms;          /* when the last event was passed on */
+    bool watches_silence;
+    enum pl_resume resume;
+    struct pl_rescue_text
+        prefix; /* of a body that asks for what follows: messages, or the prompt */
+    char token_limits[2][PL_NUMBER_MAX]; /* the same */
+    char *head;                          /* of the upstream's request */
     size_t head_len, head_cap;
     struct pl_json_splice splice;
     struct iovec *pieces;
@@ -133,6 +153,8 @@ void pl_try_cancel(struct pl_try *self);
 void pl_try_drop(struct pl_try *self);
 /** Writes down that nothing is known of it yet, and it was given up. */
 void pl_try_abandon(struct pl_try *self);
+/** Bytes have come, but no event: ends the try if that has lasted too long. */
+void pl_try_check_silence(struct pl_try *self);
 /** Its entry in the trail, until the trail grows; NULL: it has none yet. */
 struct pl_trail_entry *pl_try_entry(const struct pl_try *self);
 /** Keeps bytes of the answer that cannot be passed on yet. */

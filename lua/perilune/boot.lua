@@ -62,8 +62,10 @@ local function settle(req, text)
 end
 
 --- Sends the request to a target; waits for an answer that can be judged.
-function request.send(req, target)
-  native.send_begin(req, target)
+-- @param target
+-- @tparam[opt] string resume where an answer has broken off: "restart" asks it afresh
+function request.send(req, target, resume)
+  native.send_begin(req, target, resume)
   local res, class, detail, failed_target, said = native.send_result(req)
   if res then
     if after_send then after_send(req, res) end
@@ -84,11 +86,21 @@ local function answer_given_up(req, code, retry_after_ms)
 end
 
 --- Answers the client with `res`, or with the error that `err` stands for; waits for the end.
-function request.relay(req, res, err)
+-- @param res
+-- @tparam[opt] table err
+-- @tparam[opt] table rescue mode, max_bytes: another target may go on when it breaks off
+-- @treturn[1] boolean true: it ended well
+-- @treturn[2] nil
+-- @treturn[2] string why it broke off
+-- @treturn[2] ?boolean true: the client still waits, and another target may go on
+function request.relay(req, res, err, rescue)
   if res ~= nil then
-    native.relay_begin(req, res)
-    return native.relay_result(req)
+    native.relay_begin(req, res, rescue or nil)
+    local whole, class, is_open, said = native.relay_result(req)
+    if said then class = settle(req, said) end
+    return whole, class, is_open
   end
+  if native.end_at_seam(req) then return nil, err and err.class end
   local code, retry_after_ms = native.given_up(req)
   if err == nil and code then return answer_given_up(req, code, retry_after_ms) end
   local status, failure, failure_code = errors.failure_body(err)

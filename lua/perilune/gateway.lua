@@ -120,6 +120,7 @@ local function make_route(entry, all_targets)
     retry = retry.new(entry.retry or {}), panic = entry.panic,
     balance = entry.balance and frozen.view("perilune.route.balance", entry.balance),
     max_ejection_ratio = entry.max_ejection_ratio,
+    rescue = entry.rescue and frozen.view("perilune.route.rescue", entry.rescue) or false,
   }
   local function computed(_, key)
     return key == "targets" and copy(targets) or nil
@@ -139,8 +140,11 @@ end
 local function gate_of(entry)
   local gate = entry.gate or {}
   local on, max_bytes = gate.on or "content", gate.max_bytes or GATE_MAX_BYTES
-  if on == "content" and max_bytes == GATE_MAX_BYTES and not entry.check_body then return nil end
-  return { on = on, max_bytes = max_bytes, check_body = entry.check_body }
+  local drops_malformed = entry.malformed_events == "drop"
+  if on == "content" and max_bytes == GATE_MAX_BYTES and not entry.check_body
+    and not drops_malformed then return nil end
+  return { on = on, max_bytes = max_bytes, check_body = entry.check_body,
+    drops_malformed = drops_malformed }
 end
 
 --- What is needed of each route, in order.

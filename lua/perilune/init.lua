@@ -10,6 +10,7 @@ local date = require "perilune.date"
 local duration = require "perilune.duration"
 local frozen = require "perilune.frozen"
 local ranked = require "perilune.ranked"
+local rescue = require "perilune.rescue"
 
 local function make_sleep(native)
   return function(text)
@@ -58,14 +59,19 @@ end
 --- Builds the public module.
 -- @tparam table native now_ms(), now_wall_ms(), random([n]), sleep_ms(ms), current(),
 -- log(level, text), and of health what candidates_deps lists
--- @treturn table read-only: candidates, ranked, classify, sleep, now_ms, now_wall_ms, date, log,
+-- @treturn table read-only: candidates, rescue, ranked, classify, sleep, now_ms, now_wall_ms, date, log,
 -- random
 local function new(native)
+  local classify_and_tell = make_classify(native)
+  local targets_of = candidates.new(candidates_deps(native))
   return frozen.view("perilune", {
-    candidates = candidates.new(candidates_deps(native)),
+    candidates = targets_of,
+    --- Relays an answer; when it breaks off, lets the next target go on with it.
+    rescue = rescue.new { classify = classify_and_tell, candidates = targets_of,
+      resumes = native.resumes },
     --- The same route with other priorities, or with only some of its targets.
     ranked = ranked.new(),
-    classify = make_classify(native),
+    classify = classify_and_tell,
     --- Waits; the text has a unit: "100ms", "1.5s".
     sleep = make_sleep(native),
     --- Milliseconds of a clock that never goes back.

@@ -14,7 +14,7 @@ describe("config.load, refusing", function()
       { "top", 'listen = { adress = "x" },',
         '2: listen.adress: unknown key: did you mean "address"?' },
       { "primary", "quota = {}", "4: providers.primary.quota: unknown key: known here: api, url, "
-        .. "key, auth, headers, tls, connections, stream_usage, timeouts, health" },
+        .. "key, auth, headers, tls, connections, stream_usage, timeouts, prefix, health" },
       { "primary", 'timeouts = { first_tokn = "1s" }',
         '4: providers.primary.timeouts.first_tokn: unknown key: did you mean "first_token"?' },
       { "route", "retry = { attemps = 2 },",
@@ -22,9 +22,9 @@ describe("config.load, refusing", function()
       { "first", "wieght = 5",
         '11: routes[1].targets[1].wieght: unknown key: did you mean "weight"?' },
       { "first", '["strange key"] = 5', '11: routes[1].targets[1]["strange key"]: unknown key: '
-        .. "known here: provider, model, priority, weight, headers, body, timeouts, limits" },
+        .. "known here: provider, model, priority, weight, headers, body, timeouts, prefix, limits" },
       { "first", '"m"', "11: routes[1].targets[1][1]: unknown key: known here: provider, model, "
-        .. "priority, weight, headers, body, timeouts, limits" },
+        .. "priority, weight, headers, body, timeouts, prefix, limits" },
     }
   end)
 

@@ -125,6 +125,17 @@ local GATE = section {
   { "bytes", types.bytes("1KiB", "1MiB", "64KiB") },
 }
 
+local RESCUES = types.choice({ "continue", "restart" }, "continue")
+
+local RESCUE = { kind = "switch", on = {
+  kind = "either", wanted = 'a table, "continue", "restart"', text = RESCUES,
+  table = types.record {
+    { "mode", RESCUES },
+    { "attempts", integer(1, 16, 2) },
+    { "bytes", types.bytes("1KiB", "16MiB", "256KiB") },
+  },
+} }
+
 return types.record {
   { "name", ROUTE_NAME },
   { "match", MATCH },
@@ -138,6 +149,8 @@ return types.record {
   { "deadline", types.span("1ms", "24h", "10m") },
   { "gate", GATE },
   { "check_body", types.boolean(false) },
+  { "malformed_events", types.choice({ "relay", "drop" }, "relay") },
+  { "rescue", RESCUE },
   { "response", RESPONSE },
   { "models", with(list(texts.MODEL, 0, 256), { default = {} }) },
 }
