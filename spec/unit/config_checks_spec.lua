@@ -179,9 +179,13 @@ describe("config.load, refusing", function()
         "4: providers.primary.headers.Authorization: cannot be set together with key or auth" },
       { "primary", 'auth = "passthrough", headers = { authorization = "x" }',
         "4: providers.primary.headers.authorization: cannot be set together with key or auth" },
-      { "primary", 'api = "anthropic"', '4: providers.primary.api: must be "openai", '
-        .. 'got "anthropic"' },
+      { "primary", 'api = "anthropic", key = "sk", headers = { ["X-API-Key"] = "x" }',
+        "4: providers.primary.headers[\"X-API-Key\"]: cannot be set together with key or auth" },
+      { "primary", 'api = "gemini"', '4: providers.primary.api: must be "openai", "anthropic", '
+        .. 'got "gemini"' },
     }
+    check_accepted("primary",
+      { 'api = "anthropic", key = "sk", headers = { Authorization = "x" }' })
     check_accepted("primary", { 'headers = { Authorization = "Basic x" }' })
   end)
 
