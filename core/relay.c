@@ -451,7 +451,6 @@ void pl_request_fail_with(struct pl_request *self, struct pl_client_error *error
 void pl_request_fail(struct pl_request *self, int status, const char *code, const char *message)
 {
     struct pl_client_error error = {.status = status, .message = pl_str_of(message), .code = code};
-    self->failed = true;
     pl_request_fail_with(self, &error, NULL);
 }
 
