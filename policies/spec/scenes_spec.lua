@@ -1,6 +1,6 @@
---- Sixteen things that go wrong with answers, and what clients see of them: with the default policy,
--- for a client of OpenAI's and one of Anthropic's, in the times that they take. The official
--- clients play the same scenes in spec/clients/scenes.test.mjs.
+--- Things that go wrong with answers, and what clients see of them: with the default policy, for a
+-- client of OpenAI's and one of Anthropic's, in the times that they take. The official clients play
+-- the same scenes in spec/clients/scenes.test.mjs.
 
 local cjson = require "cjson.safe"
 local testing = require "perilune.testing"
