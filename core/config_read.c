@@ -4,6 +4,7 @@
  */
 #include "config_internal.h"
 #include "log.h"
+#include "redact.h"
 #include <lauxlib.h>
 #include <openssl/sha.h>
 #include <stdio.h>
@@ -259,6 +260,7 @@ static void read_provider(struct pl_config *config, lua_State *L, int index,
     self->endpoint.port = (uint16_t)get_number(L, index, "port");
     self->endpoint.max_idle = get_u32(L, index, "idle_connections");
     self->endpoint.idle_ms = get_ms(L, index, "idle_ms");
+    self->stream_usage = get_boolean(L, index, "stream_usage");
     self->host_header = pl_config_host_header(self->endpoint.host, self->endpoint.port,
                                               get_boolean(L, index, "tls"));
     read_credential(L, index, self);
@@ -441,6 +443,34 @@ static void read_admin(struct pl_config *self, lua_State *L, int index)
     lua_pop(L, 1);
 }
 
+static char **read_redacted(lua_State *L, int index)
+{
+    lua_getfield(L, index, "redact");
+    size_t count = lua_istable(L, -1) ? lua_objlen(L, -1) : 0;
+    char **names = pl_xcalloc(count + 1, sizeof(*names));
+    for (size_t i = 0; i < count; i++) {
+        lua_rawgeti(L, -1, (int)i + 1);
+        names[i] = pl_redact_name(lua_tostring(L, -1));
+        lua_pop(L, 1);
+    }
+    lua_pop(L, 1);
+    return names;
+}
+
+static void read_access_log(struct pl_config *self, lua_State *L, int index)
+{
+    lua_getfield(L, index, "access_log");
+    int at = lua_gettop(L);
+    char *path = get_string(L, at, "path");
+    self->access_log_path = path && strcmp(path, "-") == 0 ? path : in_directory(self, path);
+    self->topology.access_log =
+        (struct pl_access_log_rules){.is_plain = get_boolean(L, at, "is_plain"),
+                                     .request_body_bytes = get_u32(L, at, "request_body_bytes"),
+                                     .response_body_bytes = get_u32(L, at, "response_body_bytes"),
+                                     .redact = read_redacted(L, at)};
+    lua_pop(L, 1);
+}
+
 static void read_budgets(struct pl_config *self, lua_State *L, int index)
 {
     lua_getfield(L, index, "budgets");
@@ -501,6 +531,7 @@ void pl_config_read_all(struct pl_config *self, lua_State *L, int index)
     lua_pop(L, 1);
     self->workers = (int)get_number(L, index, "workers");
     self->drain_ms = get_ms(L, index, "drain_ms");
+    read_access_log(self, L, index);
     read_budgets(self, L, index);
     read_reload(self, L, index);
     read_topology(self, L, index);

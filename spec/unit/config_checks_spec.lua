@@ -9,12 +9,12 @@ describe("config.load, refusing", function()
     check_refused {
       { "top", "liste = {},", '2: liste: unknown key: did you mean "listen"?' },
       { "top", "health = {},", "2: health: unknown key: known here: listen, admin, workers, drain, "
-        .. "reload, log_level, response_headers, limits, budgets, on_policy_error, tracing, "
-        .. "providers, routes" },
+        .. "reload, log_level, access_log, response_headers, limits, budgets, on_policy_error, "
+        .. "tracing, providers, routes" },
       { "top", 'listen = { adress = "x" },',
         '2: listen.adress: unknown key: did you mean "address"?' },
       { "primary", "quota = {}", "4: providers.primary.quota: unknown key: known here: api, url, "
-        .. "key, auth, headers, tls, connections, timeouts, health" },
+        .. "key, auth, headers, tls, connections, stream_usage, timeouts, health" },
       { "primary", 'timeouts = { first_tokn = "1s" }',
         '4: providers.primary.timeouts.first_tokn: unknown key: did you mean "first_token"?' },
       { "route", "retry = { attemps = 2 },",
