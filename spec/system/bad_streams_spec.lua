@@ -63,7 +63,8 @@ describe("a stream", function()
     local function event(text) return "data: " .. text .. "\n\n" end
     local DONE = event "[DONE]"
     local ODD = {
-      { "with CRLF", "data: " .. ROLE .. "\r\n\r\ndata: " .. WORD .. "\r\n\r\ndata: [DONE]\r\n\r\n" },
+      { "with CRLF", "data: " .. ROLE .. "\r\n\r\ndata: " .. WORD
+        .. "\r\n\r\ndata: [DONE]\r\n\r\n" },
       { "with CR", "data: " .. ROLE .. "\r\rdata: " .. WORD .. "\r\rdata: [DONE]\r\r" },
       { "with all line ends", "data: " .. ROLE .. "\r\n\ndata: " .. WORD .. "\n\r\n: c\rid: 1\r"
         .. "data: " .. WORD .. "\r\r\ndata: [DONE]\n\r" },
@@ -72,10 +73,11 @@ describe("a stream", function()
         .. "\n\ndata:[DONE]\n\n" },
       { "with several data lines", event(ROLE) .. "data: " .. WORD:gsub(",", ",\ndata: ") .. "\n\n"
         .. DONE },
-      { "with unknown fields", "x-seen: 1\nretry: 5\n" .. event(ROLE) .. "id\nnote:" .. ("n"):rep(99)
-        .. "\n" .. event(WORD) .. ":\n\n" .. DONE },
+      { "with unknown fields", "x-seen: 1\nretry: 5\n" .. event(ROLE) .. "id\nnote:"
+        .. ("n"):rep(99) .. "\n" .. event(WORD) .. ":\n\n" .. DONE },
       { "with text of other scripts", event(ROLE) .. event(delta("é€😀 مرحبا 你好")) .. DONE },
-      { "with events without data", "event: ping\n\nevent: x\nid: 7\n\n\n\n" .. event(WORD) .. DONE },
+      { "with events without data", "event: ping\n\nevent: x\nid: 7\n\n\n\n" .. event(WORD)
+        .. DONE },
       { "with NUL and bytes that are no UTF-8", event(ROLE) .. event(WORD) .. ": \0\255\254\n\n"
         .. DONE },
     }
