@@ -384,8 +384,7 @@ static int check_status(lua_State *L, int index)
     return status;
 }
 
-/* respond(req, status, body, headers, code): a code says that it is an error of the gateway's own
- */
+/* respond(req, status, body, headers) */
 static int respond(lua_State *L)
 {
     struct pl_request *self = check_uncommitted(L);
@@ -394,13 +393,27 @@ static int respond(lua_State *L)
     const char *text = luaL_checklstring(L, 3, &len);
     struct pl_headers *headers = &self->runtime->policy_headers;
     pl_bind_check_headers(L, 4, headers);
-    const char *code = luaL_optstring(L, 5, NULL);
     pl_request_drop_answer(self);
-    if (code) {
-        self->failed = true;
-        snprintf(self->reason, sizeof(self->reason), "%s", code);
-    }
     pl_request_respond(self, status, headers, text, len);
+    lua_pushboolean(L, 1);
+    return 1;
+}
+
+/* fail(req, status, code | nil, message, param | nil, headers | nil, is_own): an error, in the form
+ * that the client's library reads. Own: of the gateway, not of the policy. */
+static int fail(lua_State *L)
+{
+    struct pl_request *self = check_uncommitted(L);
+    struct pl_client_error error = {.status = check_status(L, 2),
+                                    .code = luaL_optstring(L, 3, NULL),
+                                    .param = luaL_optstring(L, 5, NULL)};
+    error.message.data = luaL_checklstring(L, 4, &error.message.len);
+    struct pl_headers *headers = &self->runtime->policy_headers;
+    pl_bind_check_headers(L, 6, headers);
+    if (lua_toboolean(L, 7))
+        pl_request_note_failure(self, error.code);
+    pl_request_drop_answer(self);
+    pl_request_fail_with(self, &error, headers);
     lua_pushboolean(L, 1);
     return 1;
 }
@@ -566,6 +579,7 @@ void pl_bind_request(lua_State *L)
                                          {"end_at_seam", end_at_seam},
                                          {"resumes", resumes},
                                          {"respond", respond},
+                                         {"fail", fail},
                                          {"sleep_ms", sleep_ms},
                                          {NULL, NULL}};
     static const luaL_Reg methods[] = {{"body", body},

@@ -247,6 +247,7 @@ static void provider_deinit(struct pl_provider *self)
     free(self->endpoint.trust);
     SSL_CTX_free(self->endpoint.tls);
     pl_headers_deinit(&self->headers);
+    pl_headers_deinit(&self->defaults);
     free(self->check.path);
     free(self->check.method);
     free(self->check.statuses);

@@ -110,19 +110,35 @@ char *pl_config_host_header(const char *host, uint16_t port, bool tls)
     return pl_config_format("%s%s%s:%u", open, host, close, port);
 }
 
+/* As the provider's API wants it: "Authorization: Bearer sk-..", or "x-api-key: sk-..". */
+static int add_key(struct pl_headers *headers, bool is_anthropic, const char *key)
+{
+    if (is_anthropic)
+        return pl_headers_add(headers, PL_STR("x-api-key"), pl_str_of(key));
+    char *value = pl_config_format("Bearer %s", key);
+    int rc = pl_headers_add(headers, PL_STR("Authorization"), pl_str_of(value));
+    explicit_bzero(value, strlen(value));
+    free(value);
+    return rc;
+}
+
+static bool is_anthropic(lua_State *L, int index)
+{
+    char *api = get_string(L, index, "api");
+    bool result = api && strcmp(api, "anthropic") == 0;
+    free(api);
+    return result;
+}
+
 static void read_credential(lua_State *L, int index, struct pl_provider *self)
 {
     char *auth = get_string(L, index, "auth"), *key = get_string(L, index, "key");
     int rc = PL_OK;
     self->auth = auth && strcmp(auth, "passthrough") == 0 ? PL_AUTH_PASSTHROUGH : PL_AUTH_NONE;
     if (key) {
-        char *value = pl_config_format("Bearer %s", key);
         self->auth = PL_AUTH_KEY;
-        rc = pl_headers_add(&self->headers, PL_STR("Authorization"),
-                            (struct pl_str){value, strlen(value)});
-        explicit_bzero(value, strlen(value));
+        rc = add_key(&self->headers, is_anthropic(L, index), key);
         explicit_bzero(key, strlen(key));
-        free(value);
     }
     free(auth);
     free(key);
@@ -161,6 +177,15 @@ void pl_config_read_tls(struct pl_config *config, lua_State *L, int index, struc
     free(ca);
     if (!self->tls)
         luaL_error(L, "gateway.lua: %s.tls: %s", key, error);
+}
+
+/* Anthropic answers no request without a version. Those who have none get its first. */
+static void set_defaults(lua_State *L, int index, struct pl_provider *self)
+{
+    const struct pl_str name = PL_STR("anthropic-version");
+    if (is_anthropic(L, index) && pl_headers_count(&self->headers, name) == 0 &&
+        pl_headers_add(&self->defaults, name, PL_STR("2023-06-01")) != PL_OK)
+        abort();
 }
 
 static struct pl_health_rules read_rules(lua_State *L, int at)
@@ -229,6 +254,7 @@ static void read_provider(struct pl_config *config, lua_State *L, int index,
                           struct pl_provider *self)
 {
     pl_headers_init(&self->headers);
+    pl_headers_init(&self->defaults);
     self->name = get_string(L, index, "name");
     self->base_path = get_string(L, index, "path");
     self->endpoint.host = get_string(L, index, "host");
@@ -240,6 +266,7 @@ static void read_provider(struct pl_config *config, lua_State *L, int index,
                                               get_boolean(L, index, "tls"));
     read_credential(L, index, self);
     pl_config_read_headers(L, index, "headers", &self->headers);
+    set_defaults(L, index, self);
     read_health(L, index, self);
     char key[128];
     snprintf(key, sizeof(key), "providers.%s", self->name);

@@ -136,6 +136,17 @@ static void put_client_headers(struct pl_try *self, const struct pl_target *targ
     }
 }
 
+static void put_defaults(struct pl_try *self, const struct pl_target *target,
+                         const struct pl_headers *defaults)
+{
+    for (size_t i = 0; i < defaults->count; i++) {
+        struct pl_str name = pl_headers_name(defaults, i);
+        if (!is_removed(target, name) &&
+            pl_headers_count(pl_exchange_headers(self->request->exchange), name) == 0)
+            put_header(self, name, pl_headers_value(defaults, i));
+    }
+}
+
 /* An empty body is announced, too: RFC 9110 8.6. */
 static bool expects_body(struct pl_str method)
 {
@@ -152,6 +163,7 @@ static void build_head(struct pl_try *self, const struct pl_target *target, size
     put_request_line(self, provider);
     put_client_headers(self, target, provider);
     put_headers(self, &provider->headers);
+    put_defaults(self, target, &provider->defaults);
     put_headers(self, &target->set_headers);
     if (self->request->generation->topology->traces)
         put_trace(self);

@@ -245,25 +245,36 @@ void pl_request_respond(struct pl_request *self, int status, const struct pl_hea
     pl_exchange_reply(exchange, status, answer_headers(self, headers), body, len);
 }
 
-void pl_request_fail(struct pl_request *self, int status, const char *type, const char *code,
-                     const char *message)
+void pl_request_note_failure(struct pl_request *self, const char *code)
 {
-    char body[1024];
-    size_t json_len;
-    struct pl_headers headers;
-    char *json = pl_json_encode_string(message, strlen(message), &json_len);
-    int len =
-        snprintf(body, sizeof(body),
-                 "{\"error\":{\"message\":%s,\"type\":\"%s\",\"param\":null,\"code\":\"%s\"}}",
-                 json, type, code);
-    free(json);
-    assert(len > 0 && (size_t)len < sizeof(body));
     self->failed = true;
-    snprintf(self->reason, sizeof(self->reason), "%s", code);
-    pl_headers_init(&headers);
-    add_header(&headers, PL_STR("Content-Type"), PL_STR("application/json"));
-    pl_request_respond(self, status, &headers, body, (size_t)len);
-    pl_headers_deinit(&headers);
+    snprintf(self->reason, sizeof(self->reason), "%s", code ? code : "");
+}
+
+void pl_request_fail_with(struct pl_request *self, struct pl_client_error *error,
+                          const struct pl_headers *headers)
+{
+    struct pl_headers all;
+    size_t len;
+    error->request_id = self->id;
+    char *body = pl_client_error_body(self->dialect, error, &len);
+    pl_headers_init(&all);
+    if (headers)
+        pl_headers_copy(&all, headers);
+    if (pl_headers_count(&all, PL_STR("Content-Type")) == 0)
+        add_header(&all, PL_STR("Content-Type"), PL_STR("application/json"));
+    if (self->dialect == PL_DIALECT_ANTHROPIC)
+        add_header(&all, PL_STR("request-id"), pl_str_of(self->id));
+    pl_request_respond(self, error->status, &all, body, len);
+    pl_headers_deinit(&all);
+    free(body);
+}
+
+void pl_request_fail(struct pl_request *self, int status, const char *code, const char *message)
+{
+    struct pl_client_error error = {.status = status, .message = pl_str_of(message), .code = code};
+    pl_request_note_failure(self, code);
+    pl_request_fail_with(self, &error, NULL);
 }
 
 void pl_request_start_answer(struct pl_request *self, int status, const struct pl_headers *headers)

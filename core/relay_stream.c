@@ -349,19 +349,18 @@ static bool is_timeout(enum pl_failure failure)
 static void write_error_event(struct pl_request *self, const struct pl_target *target,
                               enum pl_failure failure)
 {
-    char message[256], event[512];
+    char message[256];
     snprintf(message, sizeof(message), "The stream from %s ended early: %s", target->name,
              pl_failure_name(failure));
-    size_t json_len;
-    char *json = pl_json_encode_string(message, strlen(message), &json_len);
-    int n = snprintf(event, sizeof(event),
-                     "data: {\"error\":{\"message\":%s,\"type\":\"upstream_error\",\"param\":null,"
-                     "\"code\":\"%s\"}}\n\n",
-                     json, pl_failure_name(failure));
-    free(json);
-    (void)is_timeout;
-    if (n > 0 && (size_t)n < sizeof(event))
-        pl_relay_write(self, event, (size_t)n);
+    struct pl_client_error error = {.status = is_timeout(failure) ? 504 : 502,
+                                    .message = pl_str_of(message),
+                                    .code = pl_failure_name(failure),
+                                    .request_id = self->id};
+    size_t len;
+    char *event =
+        pl_client_error_event(self->dialect, &error, self->current->response.sse.event_count, &len);
+    pl_relay_write(self, event, len);
+    free(event);
 }
 
 /* The upstream's own: it is enough. */
@@ -389,6 +388,7 @@ void pl_relay_break_off(struct pl_request *self, const struct pl_target *target,
 /* Whether the answer is whole, by what it says; `form` gets what the terminal event depends on. */
 static enum pl_rescue_ending judge_ending(const struct pl_request *self, enum pl_rescue_form *form)
 {
+    static const char ongoing[] = "\"finish_reason\":null"; /* in an event too large for the tail */
     const struct pl_response *response = &self->current->response;
     const struct pl_relay_reader *reader = self->reader;
     if (reader && reader->reads) {
@@ -401,8 +401,9 @@ static enum pl_rescue_ending judge_ending(const struct pl_request *self, enum pl
     }
     struct pl_str tail = {response->tail, response->tail_len};
     enum pl_rescue_ending ending = pl_rescue_judge_ending(tail, form);
-    bool is_too_large = ending == PL_RESCUE_ENDING_UNKNOWN && response->tail_is_cut;
-    return is_too_large ? PL_RESCUE_ENDING_UNFINISHED : ending;
+    bool goes_on = ending == PL_RESCUE_ENDING_UNKNOWN && response->tail_is_cut &&
+                   memmem(tail.data, tail.len, ongoing, sizeof(ongoing) - 1);
+    return goes_on ? PL_RESCUE_ENDING_UNFINISHED : ending;
 }
 
 static bool has_terminal(const struct pl_request *self)

@@ -21,6 +21,7 @@
 
 #include "access_log.h"
 #include "base.h"
+#include "client_error.h"
 #include "coroutine.h"
 #include "generation.h"
 #include "json.h"
@@ -86,6 +87,7 @@ struct pl_request {
     struct pl_coroutine coroutine;
     enum pl_wait wait;
     char id[PL_REQUEST_ID_MAX + 1];
+    enum pl_dialect dialect; /* of errors of ours */
     char *route;             /* for the log */
     const char *policy;      /* its name, a string of the VM; NULL before there is a route */
     const char *model_match; /* the route's pattern, the same; NULL: it has none */
@@ -284,9 +286,13 @@ void pl_request_relay_done(struct pl_request *self, enum pl_failure failure);
 /** Whole answer made here. `headers` may be NULL; x-request-id and the trail are added. */
 void pl_request_respond(struct pl_request *self, int status, const struct pl_headers *headers,
                         const char *body, size_t len);
-/** OpenAI-form error answer. */
-void pl_request_fail(struct pl_request *self, int status, const char *type, const char *code,
-                     const char *message);
+/** Error answer in the client's dialect: what went wrong in the gateway or in its policy. */
+void pl_request_fail(struct pl_request *self, int status, const char *code, const char *message);
+/** The error that follows is the gateway's own; `code` goes into the log. */
+void pl_request_note_failure(struct pl_request *self, const char *code);
+/** The same, said by a policy or by the library. request_id is filled in; `headers` may be NULL. */
+void pl_request_fail_with(struct pl_request *self, struct pl_client_error *error,
+                          const struct pl_headers *headers);
 /** Head of a streamed answer made by the policy. */
 void pl_request_start_answer(struct pl_request *self, int status, const struct pl_headers *headers);
 /** Breaks the client's connection. */

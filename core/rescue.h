@@ -29,9 +29,10 @@
 #include "rescue_read.h"
 #include "rescue_write.h"
 
-#define PL_RESCUE_EVENT_MAX_BYTES 65536 /* a larger event is not looked into: no rescue after it   \
-                                         */
-#define PL_RESCUE_REPEAT_MIN_BYTES 16   /* as much of the same text is no accident */
+/** A larger event is not looked into; after it there is no rescue. */
+#define PL_RESCUE_EVENT_MAX_BYTES 65536
+/** As much of the same text is no accident. */
+#define PL_RESCUE_REPEAT_MIN_BYTES 16
 
 /** What is to become of an event. */
 enum pl_rescue_verdict {

@@ -39,7 +39,8 @@ struct pl_provider {
     bool stream_usage; /* streams are asked for their token counts, whatever clients ask */
     char *host_header; /* "api.example.com" or "127.0.0.1:8000" */
     enum pl_auth auth;
-    struct pl_headers headers; /* always sent, the credential of PL_AUTH_KEY included */
+    struct pl_headers headers;  /* always sent, the credential of PL_AUTH_KEY included */
+    struct pl_headers defaults; /* sent where neither the client nor the target has them */
     struct pl_health_rules rules;
     pl_health_slot slot; /* is it reached at all? see admit.c */
     struct pl_active_check check;

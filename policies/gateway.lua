@@ -140,11 +140,13 @@ return {
 
     -- All that can be said of a provider:
     --hosted = {
-      --api = "openai",                      -- openai; the dialect it speaks
+      --api = "openai",                      -- openai, anthropic; how it gets its key
       --url = "https://api.example.com/v1",  -- http or https; an IPv6 address in brackets
 
-      -- Its credential, sent as "Authorization: Bearer ...". Without one, none is sent: a client's
-      -- own never reaches a provider, unless auth = "passthrough" says so.
+      -- Its credential, sent as "Authorization: Bearer ..."; to api = "anthropic" as "x-api-key",
+      -- and with an "anthropic-version" where the client has none. Nothing is translated.
+      -- Without a key none is sent: a client's own credential never reaches a provider, unless
+      -- auth = "passthrough" says so.
       --key = secret "HOSTED_API_KEY",
 
       -- Headers that every request to it carries, at most 64.

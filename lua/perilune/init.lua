@@ -59,8 +59,8 @@ end
 --- Builds the public module.
 -- @tparam table native now_ms(), now_wall_ms(), random([n]), sleep_ms(ms), current(),
 -- log(level, text), and of health what candidates_deps lists
--- @treturn table read-only: candidates, rescue, ranked, classify, sleep, now_ms, now_wall_ms, date, log,
--- random
+-- @treturn table read-only: candidates, rescue, ranked, classify, sleep, now_ms, now_wall_ms, date,
+-- log, random
 local function new(native)
   local classify_and_tell = make_classify(native)
   local targets_of = candidates.new(candidates_deps(native))

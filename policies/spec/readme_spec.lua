@@ -16,6 +16,7 @@ return {
       name = "docs", policy = "example", deadline = "60s",
       targets = { { provider = "primary" }, { provider = "fallback", priority = 1 } },
       retry = { attempts = 3, per_priority = 1, budget = { percent = 20, min = 3 } },
+      --route
     },
   },
 }]]
@@ -98,6 +99,8 @@ local function make_world(example)
       options.start = value_of(line.value)
     elseif line.name == "path" then
       path = line.value
+    elseif line.name == "route" then
+      options.config = CONFIG:gsub("%-%-route", line.value)
     elseif line.name == "client" then
       for key, value in pairs(value_of(line.value)) do body[key] = value end
     else
@@ -152,6 +155,10 @@ end
 function check.header(value, answer)
   local name, text = value:match("^([%w-]+): (.*)$")
   assert.equal(text, answer.headers[name])
+end
+
+check["body has"] = function(value, answer)
+  assert.is_truthy(answer.body:find(value, 1, true), "the body has no \"" .. value .. "\"")
 end
 
 function check.ended(value, answer)

@@ -37,7 +37,8 @@ local function new_world(route_options, provider_options)
   for number, name in ipairs { "primary", "spare", "last" } do
     providers[name] = { url = ("http://127.0.0.1:%d/v1"):format(number),
       timeouts = { idle = "10s", first_token = "5s" } }
-    for key, value in pairs((provider_options or {})[name] or {}) do providers[name][key] = value end
+    local own = provider_options and provider_options[name] or {}
+    for key, value in pairs(own) do providers[name][key] = value end
   end
   local world = testing.world { directory = testing.directory,
     config = { providers = providers, routes = { route } } }

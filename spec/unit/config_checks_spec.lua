@@ -22,7 +22,8 @@ describe("config.load, refusing", function()
       { "first", "wieght = 5",
         '11: routes[1].targets[1].wieght: unknown key: did you mean "weight"?' },
       { "first", '["strange key"] = 5', '11: routes[1].targets[1]["strange key"]: unknown key: '
-        .. "known here: provider, model, priority, weight, headers, body, timeouts, prefix, limits" },
+        .. "known here: provider, model, priority, weight, headers, body, timeouts, prefix, "
+        .. "limits" },
       { "first", '"m"', "11: routes[1].targets[1][1]: unknown key: known here: provider, model, "
         .. "priority, weight, headers, body, timeouts, prefix, limits" },
     }
@@ -179,9 +180,13 @@ describe("config.load, refusing", function()
         "4: providers.primary.headers.Authorization: cannot be set together with key or auth" },
       { "primary", 'auth = "passthrough", headers = { authorization = "x" }',
         "4: providers.primary.headers.authorization: cannot be set together with key or auth" },
-      { "primary", 'api = "anthropic"', '4: providers.primary.api: must be "openai", '
-        .. 'got "anthropic"' },
+      { "primary", 'api = "anthropic", key = "sk", headers = { ["X-API-Key"] = "x" }',
+        "4: providers.primary.headers[\"X-API-Key\"]: cannot be set together with key or auth" },
+      { "primary", 'api = "gemini"', '4: providers.primary.api: must be "openai", "anthropic", '
+        .. 'got "gemini"' },
     }
+    check_accepted("primary",
+      { 'api = "anthropic", key = "sk", headers = { Authorization = "x" }' })
     check_accepted("primary", { 'headers = { Authorization = "Basic x" }' })
   end)
 

@@ -12,7 +12,7 @@ local function host_name(text)
 end
 
 return types.record {
-  { "api", types.choice({ "openai" }, "openai") },
+  { "api", types.choice({ "openai", "anthropic" }, "openai") },
   { "url", { kind = "text", max = 2048, read = url.parse, secret = true, required = true } },
   { "key", texts.CREDENTIAL },
   { "auth", types.choice { "passthrough" } },
