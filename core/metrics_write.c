@@ -46,6 +46,26 @@ static void write_fallbacks(struct pl_metrics_text *out, const uint64_t *cells)
     pl_metrics_text_count(out, cells[PL_METRICS_ROUTE_FALLBACKS]);
 }
 
+static void write_labelled(struct pl_metrics_text *out, const char *name, const char *value,
+                           uint64_t count)
+{
+    size_t key_len = out->labels_len;
+    pl_metrics_text_label(out, name, value);
+    pl_metrics_text_count(out, count);
+    pl_metrics_text_relabel(out, key_len);
+}
+
+static void write_rescues(struct pl_metrics_text *out, const uint64_t *cells)
+{
+    write_labelled(out, "end", "complete", cells[PL_METRICS_ROUTE_RESCUES]);
+    write_labelled(out, "end", "cut", cells[PL_METRICS_ROUTE_FAILED_RESCUES]);
+}
+
+static void write_malformed_events(struct pl_metrics_text *out, const uint64_t *cells)
+{
+    pl_metrics_text_count(out, cells[PL_METRICS_TARGET_MALFORMED_EVENTS]);
+}
+
 static void write_first_token(struct pl_metrics_text *out, const uint64_t *cells)
 {
     pl_metrics_text_histogram(out, &pl_metrics_durations, cells);
@@ -86,15 +106,6 @@ static void write_attempt_duration(struct pl_metrics_text *out, const uint64_t *
 static void write_token_time(struct pl_metrics_text *out, const uint64_t *cells)
 {
     pl_metrics_text_histogram(out, &pl_metrics_token_times, cells + PL_METRICS_TARGET_TOKEN_TIME);
-}
-
-static void write_labelled(struct pl_metrics_text *out, const char *name, const char *value,
-                           uint64_t count)
-{
-    size_t key_len = out->labels_len;
-    pl_metrics_text_label(out, name, value);
-    pl_metrics_text_count(out, count);
-    pl_metrics_text_relabel(out, key_len);
 }
 
 static void write_connections(struct pl_metrics_text *out, const uint64_t *cells)
@@ -169,6 +180,12 @@ static const struct {
      PL_METRICS_ROUTE,
      {"route", NULL},
      write_fallbacks},
+    {"rescues_total",
+     "counter",
+     "Streams that broke off and that another target was asked to go on with, by how they ended.",
+     PL_METRICS_ROUTE,
+     {"route", NULL},
+     write_rescues},
     {"time_to_first_token_seconds",
      "histogram",
      "Streams: from a request's arrival to the first event of its answer, failed tries included.",
@@ -217,6 +234,12 @@ static const struct {
      PL_METRICS_TARGET,
      {"target", NULL},
      write_cached_tokens},
+    {"malformed_events_total",
+     "counter",
+     "Events of streams that were no JSON, as far as events are read.",
+     PL_METRICS_TARGET,
+     {"target", NULL},
+     write_malformed_events},
     {"reasoning_tokens_total",
      "counter",
      "Output tokens that the target spent on reasoning.",

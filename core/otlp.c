@@ -253,6 +253,8 @@ static void put_try(struct pl_otlp_text *self, const struct pl_record *record, s
     PL_OTLP_INT(self, "http.response.body.size", size_of(attempt->body_bytes));
     PL_OTLP_TEXT(self, "perilune.class", pl_class_name(attempt->class));
     PL_OTLP_TRUE(self, "perilune.connection.reused", attempt->reused);
+    PL_OTLP_TEXT(self, "perilune.resumes", attempt->resumes);
+    PL_OTLP_TRUE(self, "perilune.parted", attempt->parted);
     PL_OTLP_INT(self, "perilune.wait_ms", known_ms(attempt->wait_ms));
     PL_OTLP_INT(self, "perilune.connect_ms", known_ms(attempt->connect_ms));
     PL_OTLP_INT(self, "perilune.head_ms", known_ms(attempt->head_ms));

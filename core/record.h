@@ -92,8 +92,12 @@ struct pl_record_attempt {
     uint32_t total_ms;       /* the end of the body, or of the try otherwise */
     uint64_t body_bytes;     /* of the answer, as the upstream sent it */
     bool reused;             /* over a kept connection */
-    const char *detail;      /* why it failed, for people; NULL: nothing to say */
-    uint64_t span_id;        /* 0: none */
+    const char *resumes;     /* "continue", "restart": it was to go on with an answer that broke off
+                                elsewhere; NULL: it was not */
+    bool parted;             /* but said something else than the client had by then */
+    uint32_t malformed_event_count; /* of its stream, as far as events were read */
+    const char *detail;             /* why it failed, for people; NULL: nothing to say */
+    uint64_t span_id;               /* 0: none */
 };
 
 struct pl_record {

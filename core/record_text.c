@@ -281,6 +281,11 @@ static void put_attempt(struct pl_record_text *self, const struct pl_record_atte
         PUT(self, ",\"reused\":true");
     else
         PUT(self, ",\"reused\":false");
+    JSON_TEXT(self, "resumes", attempt->resumes);
+    if (attempt->parted)
+        PUT(self, ",\"parted\":true");
+    JSON_NUMBER(self, "malformed_events", attempt->malformed_event_count > 0,
+                attempt->malformed_event_count);
     JSON_TEXT(self, "detail", attempt->detail);
     PUT(self, "}");
 }

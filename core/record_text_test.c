@@ -32,7 +32,10 @@ static const struct pl_record_attempt attempts[] = {
      .head_ms = 20,
      .first_token_ms = 30,
      .total_ms = 40,
-     .reused = true},
+     .reused = true,
+     .resumes = "restart",
+     .parted = true,
+     .malformed_event_count = 2},
 };
 
 static const struct pl_record whole = {
@@ -106,7 +109,8 @@ static void test_json(void **state)
         "\"start_ms\":0,\"wait_ms\":0,\"total_ms\":3,\"reused\":false,\"detail\":\"refused\"},"
         "{\"target\":\"b/gpt-4\",\"provider\":\"b\",\"status\":200,\"class\":\"ok\","
         "\"start_ms\":10,\"wait_ms\":7,\"head_ms\":20,\"first_token_ms\":30,\"total_ms\":40,"
-        "\"reused\":true}]}");
+        "\"reused\":true,\"resumes\":\"restart\",\"parted\":true,"
+        "\"malformed_events\":2}]}");
 }
 
 static void test_nothing_known(void **state)

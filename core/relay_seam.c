@@ -84,6 +84,13 @@ static void forget_error(struct pl_relay_reader *self)
     self->error_len = 0;
 }
 
+void pl_request_add_parts(const struct pl_request *self, int64_t *input, int64_t *output)
+{
+    const struct pl_rescue *rescue = &self->reader->rescue;
+    if (rescue->part_count > 1)
+        pl_rescue_add_parts(rescue, input, output);
+}
+
 void pl_request_close_reader(struct pl_request *self)
 {
     struct pl_relay_reader *reader = self->reader;

@@ -195,7 +195,7 @@ static bool take_event(struct pl_request *self, struct pl_str bytes)
         write_events(self, rescue->out.data, rescue->out.len);
         break;
     case PL_RESCUE_MALFORMED:
-        self->malformed_event_count++;
+        pl_try_entry(self->current)->malformed_event_count++;
         if (!self->gate.drops_malformed)
             write_events(self, bytes.data, bytes.len);
         break;

@@ -444,7 +444,6 @@ static void forget(struct pl_request *self)
     self->gate = (struct pl_gate_options){0};
     self->rescue = (struct pl_rescue_options){0};
     self->at_seam = self->resumes_afresh = false;
-    self->malformed_event_count = 0;
     self->served_by = NULL;
     self->log_line_count = 0;
     self->policy_fault = PL_POLICY_FAULT_NONE;

@@ -121,7 +121,6 @@ struct pl_request {
     struct pl_relay_reader *reader; /* of the events of the answer; NULL: they pass unread */
     bool at_seam;                   /* the answer broke off, and another target may go on with it */
     bool resumes_afresh;            /* the next try at the seam is to restart, whatever it could */
-    uint32_t malformed_event_count; /* that were seen */
     const struct pl_target *served_by; /* who wrote the answer, the last part of it */
     char give_up_code[32];     /* why candidates gave none: "queue_full", ... ; "" otherwise */
     uint64_t give_up_retry_ms; /* and when to come again; 0: unknown */
@@ -306,6 +305,8 @@ void pl_request_give_up(struct pl_request *self);
 bool pl_request_is_parted(const struct pl_request *self);
 /** The class of the error that made the seam. */
 void pl_request_learn_of_break(struct pl_request *self, enum pl_failure failure);
+/** Token counts of an answer in several parts, from those of the last one (-1: not told). */
+void pl_request_add_parts(const struct pl_request *self, int64_t *input, int64_t *output);
 /** Lets go of what was read of the answer. Idempotent. */
 void pl_request_close_reader(struct pl_request *self);
 /** What the last try at the seam is to be asked: the answer's text so far, or nothing. */

@@ -95,6 +95,8 @@ void pl_rescue_begin_part(struct pl_rescue *self, bool continues);
 /** The text without the white space at its end: APIs refuse it there, and models write it as the
  *  beginning of their next token. Valid until the next event. */
 struct pl_str pl_rescue_prefix(const struct pl_rescue *self);
+/** Token counts as the client sees them, from those that the last part has told (-1: none). */
+void pl_rescue_add_parts(const struct pl_rescue *self, int64_t *input, int64_t *output);
 /** The event that ends a stream of that form; empty when it has none. */
 struct pl_str pl_rescue_terminal(enum pl_rescue_form form);
 

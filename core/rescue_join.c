@@ -28,6 +28,14 @@ static int64_t input_for_client(const struct pl_rescue *self, int64_t told)
     return PL_MAX(told - prefix, (int64_t)0);
 }
 
+void pl_rescue_add_parts(const struct pl_rescue *self, int64_t *input, int64_t *output)
+{
+    bool is_told = *output >= 0;
+    if (*input >= 0 || self->first_input >= 0)
+        *input = input_for_client(self, *input);
+    *output = self->past_output + (is_told ? *output : (int64_t)self->counts.text_events);
+}
+
 static void edit_count(struct pl_rescue_edits *edits, struct pl_rescue_text *digits,
                        struct pl_str at, int64_t count)
 {

@@ -68,9 +68,10 @@ struct pl_trail_entry {
     uint64_t body_bytes;
     bool reused;
     enum pl_resume resume;
-    bool parted;      /* it did not go on from what was said before */
-    char *detail;     /* why it failed, for people; NULL: nothing to say. Owned. */
-    uint64_t span_id; /* 0: none */
+    bool parted;                    /* it did not go on from what was said before */
+    uint32_t malformed_event_count; /* that were seen */
+    char *detail;                   /* why it failed, for people; NULL: nothing to say. Owned. */
+    uint64_t span_id;               /* 0: none */
 };
 
 /** The upstream's answer to a try, as long as the next try has not dropped it. */
