@@ -3,7 +3,7 @@
 local cjson = require "cjson"
 local testing = require "perilune.testing"
 
-local CHAT, MESSAGES, RESPONSES = "/v1/chat/completions", "/v1/messages", "/v1/responses"
+local MESSAGES, RESPONSES = "/v1/messages", "/v1/responses"
 
 local function chunk(text, finish)
   return { data = { id = "a", choices = { { index = 0, delta = { content = text },
@@ -163,7 +163,8 @@ for name, route in pairs { ["unread"] = {}, ["read"] = { malformed_events = "dro
       local whole = 'data:{"choices":[{"index":0,"delta":{"content":"one"}}]}'
       local finish = 'data: {"choices":\ndata: [{"index":0,"delta":{},"finish_reason":"stop"}]}'
       for _, line_end in ipairs { "\n", "\r\n", "\r" } do
-        local text = ("\xEF\xBB\xBF" .. whole .. "\n\nid: 7\n" .. finish .. "\n\n"):gsub("\n", line_end)
+        local text = "\xEF\xBB\xBF" .. whole .. "\n\nid: 7\n" .. finish .. "\n\n"
+        text = text:gsub("\n", line_end)
         for _, step in ipairs { 1, 7, #text } do
           local events = {}
           for from = 1, #text, step do
