@@ -118,6 +118,12 @@ static void add_to_tail(struct pl_response *self, const char *data, size_t len)
 static void keep_tail(struct pl_response *self, const char *data, size_t len)
 {
     struct evbuffer_iovec piece;
+    if (!self->held && len <= self->tail_cap) { /* nearly always */
+        memcpy(self->tail, data, len);
+        self->tail_len = (uint16_t)len;
+        self->tail_is_cut = false;
+        return;
+    }
     self->tail_len = 0;
     self->tail_is_cut = false;
     if (self->held && evbuffer_peek(self->held, -1, NULL, &piece, 1) > 0) {

@@ -87,6 +87,7 @@ static void read_choice_member(struct pl_rescue_said *self, struct pl_str key, s
             self->text = value;
     } else if (pl_str_equal(key, PL_STR("finish_reason"))) {
         self->is_finish |= is_string(value) && !pl_json_is_blank(value);
+        self->is_error |= pl_str_equal(value, PL_STR("\"error\""));
     } else if (pl_str_equal(key, PL_STR("logprobs"))) {
         if (!pl_json_is_blank(value))
             stand_in_the_way(self, PL_RESCUE_LOGPROBS);
@@ -260,10 +261,9 @@ static struct pl_str trim(struct pl_str text)
 void pl_rescue_read(struct pl_rescue_said *self, struct pl_str name, struct pl_str data)
 {
     const struct pl_str none = PL_STR("");
-    struct pl_gate_seen seen = {0};
     *self = (struct pl_rescue_said){
         .text = none, .id = none, .created = none, .usage = none, .role = none, .index = none};
-    enum pl_gate_verdict verdict = pl_gate_judge_event(&seen, name, data);
+    enum pl_gate_verdict verdict = pl_gate_judge_frame(name, data);
     self->is_malformed = verdict == PL_GATE_MALFORMED;
     self->is_error = verdict == PL_GATE_ERROR;
     if (self->is_malformed || self->is_error)

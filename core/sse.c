@@ -71,6 +71,8 @@ static bool begins_with_error(const struct pl_sse *self)
     static const struct pl_str starts[] = {{"{\"error\":", 9}, {"{\"type\":\"error\"", 15}};
     const char *at = self->line + 5, *end = self->line + PL_MIN(self->line_len, LINE_MAX_BYTES);
     at += at < end && *at == ' ';
+    if (end - at < 3 || (at[2] != 'e' && at[2] != 't')) /* nearly always */
+        return false;
     for (size_t i = 0; i < PL_COUNT(starts); i++) {
         if ((size_t)(end - at) > starts[i].len && memcmp(at, starts[i].data, starts[i].len) == 0) {
             at += starts[i].len;
