@@ -11,6 +11,7 @@ static const char REQUEST_CLASS[] = "perilune.request";
 static const char HEADERS_CLASS[] = "perilune.request.headers";
 
 #define POLICY_HEADERS_MAX_BYTES (64 * 1024)
+#define RESCUE_MAX_BYTES         (16 * 1024 * 1024)
 
 struct box {
     struct pl_bind_box head;
@@ -280,7 +281,10 @@ static struct pl_rescue_options check_rescue(lua_State *L, int index)
     lua_getfield(L, index, "mode");
     lua_getfield(L, index, "max_bytes");
     options.continues = luaL_checkoption(L, -2, NULL, modes) == 0;
-    options.max_bytes = (size_t)luaL_checkint(L, -1);
+    lua_Number max_bytes = luaL_checknumber(L, -1);
+    if (!(max_bytes >= 1 && max_bytes <= RESCUE_MAX_BYTES))
+        luaL_error(L, "rescue: max_bytes must be within 1..%d", RESCUE_MAX_BYTES);
+    options.max_bytes = (size_t)max_bytes;
     lua_pop(L, 2);
     return options;
 }

@@ -480,8 +480,9 @@ void pl_relay_end(struct pl_request *self, enum pl_failure failure)
 {
     struct pl_response *response = &self->current->response;
     struct pl_str terminal = PL_STR("");
+    bool is_stream = response->is_sse && response->status < 400; /* an error is sent as it came */
     bool is_broken = is_broken_by_itself(self);
-    if (response->is_sse && !is_broken && !pass_last_line(self, failure)) {
+    if (is_stream && !is_broken && !pass_last_line(self, failure)) {
         is_broken = true;
         failure = failure_of_break(self);
     }
@@ -491,7 +492,7 @@ void pl_relay_end(struct pl_request *self, enum pl_failure failure)
         pl_relay_open_seam(self, failure);
         return;
     }
-    if (response->is_sse)
+    if (is_stream)
         failure = end_of_stream(self, failure, &terminal);
     else if (failure == PL_FAIL_NONE)
         pl_relay_write_held(self, pl_relay_held_bytes(response));

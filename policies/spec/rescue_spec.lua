@@ -205,6 +205,27 @@ describe("rescue", function()
     assert.equal(usage.prompt_tokens + WORD_COUNT, usage.total_tokens)
   end)
 
+  it("hides the token counts that only the gateway has asked for, of every part", function()
+    local counts = { stream_usage = true }
+    local world = new_world({}, { primary = counts, spare = counts })
+    local answer = ask(world)
+    assert_whole(answer)
+    assert.is_true(world:calls()[2].json.stream_options.include_usage)
+    assert.is_nil(answer.body:find("completion_tokens", 1, true))
+  end)
+
+  it("does not speak of targets where the gateway is to keep silent", function()
+    local world = testing.world { directory = testing.directory, config = {
+      response_headers = false,
+      providers = { primary = { url = "http://127.0.0.1:1/v1" } },
+      routes = { { rescue = "continue", targets = { { provider = "primary" } } } },
+    } }
+    world:upstream("primary"):answers(CUT, going_on)
+    local answer = ask(world)
+    assert_whole(answer)
+    assert.is_nil(answer.body:find("perilune", 1, true))
+  end)
+
   it("begins well before any text, too", function()
     local world = new_world { gate = { on = "event" } }
     world:upstream("primary"):always { words = WORD_COUNT, cut_after = 1 }
