@@ -104,6 +104,8 @@ void pl_random_swap(struct pl_random *other);
 size_t pl_put_decimal(char *out, uint64_t number);
 size_t pl_put_hex(char *out, uint64_t number);
 #define PL_NUMBER_MAX 20 /* bytes that either may write */
+/** Writes all 16 hexadecimal digits of a number. */
+void pl_put_hex16(char *out, uint64_t number);
 
 /** As malloc, calloc, realloc, strdup, but end the process when memory is out. */
 void *pl_xmalloc(size_t size_bytes);

@@ -212,6 +212,13 @@ static void test_put_hex(void **state)
     assert_put(pl_put_hex, 15, "f");
     assert_put(pl_put_hex, 16, "10");
     assert_put(pl_put_hex, UINT64_MAX, "ffffffffffffffff");
+    char digits[17] = "";
+    pl_put_hex16(digits, 0);
+    assert_string_equal(digits, "0000000000000000");
+    pl_put_hex16(digits, 0x0123456789abcdefu);
+    assert_string_equal(digits, "0123456789abcdef");
+    pl_put_hex16(digits, UINT64_MAX - 9);
+    assert_string_equal(digits, "fffffffffffffff6");
 }
 
 /* ---- allocation ---- */

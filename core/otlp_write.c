@@ -151,9 +151,7 @@ void pl_otlp_put_number(struct pl_otlp_text *self, uint64_t number)
 
 void pl_otlp_put_hex(struct pl_otlp_text *self, uint64_t number)
 {
-    char *out = pl_otlp_room(self, 16);
-    for (size_t i = 16; i-- > 0; number >>= 4)
-        out[i] = "0123456789abcdef"[number & 15];
+    pl_put_hex16(pl_otlp_room(self, 16), number);
     self->len += 16;
 }
 

@@ -59,15 +59,32 @@ static void put_number(struct pl_record_text *self, uint64_t number)
 
 static void put_hex16(struct pl_record_text *self, uint64_t number)
 {
-    char *at = reserve(self, 16);
-    for (int i = 15; i >= 0; i--, number >>= 4)
-        at[i] = "0123456789abcdef"[number & 15];
+    pl_put_hex16(reserve(self, 16), number);
     self->len += 16;
 }
 
-static bool is_plain(unsigned char byte)
+static inline bool is_plain(unsigned char byte)
 {
     return byte >= 0x20 && byte < 0x7f && byte != '"' && byte != '\\';
+}
+
+/* A byte each of a word, in a word. */
+#define EACH(byte) ((byte)*0x0101010101010101u)
+
+/* The high bit of each byte that is 0, and perhaps of others behind one that is. */
+static uint64_t zeros_of(uint64_t word)
+{
+    return (word - EACH(0x01)) & ~word & EACH(0x80);
+}
+
+/* Whether eight bytes are plain, all of them. */
+static inline bool are_plain(const unsigned char *at)
+{
+    uint64_t word;
+    memcpy(&word, at, sizeof(word));
+    uint64_t below_space = (word - EACH(0x20)) & EACH(0x80);
+    return ((word & EACH(0x80)) | below_space | zeros_of(word ^ EACH('"')) |
+            zeros_of(word ^ EACH('\\')) | zeros_of(word ^ EACH(0x7f))) == 0;
 }
 
 static void put_escaped(struct pl_record_text *self, unsigned char byte)
@@ -113,8 +130,34 @@ static size_t put_run(struct pl_record_text *self, const unsigned char *at, size
     return PL_MAX(len, (size_t)1);
 }
 
+static bool is_all_plain(const unsigned char *at, size_t len)
+{
+    size_t done = 0;
+    for (; len - done >= 8; done += 8) {
+        if (!are_plain(at + done))
+            return false;
+    }
+    if (len >= 8)
+        return are_plain(at + len - 8);
+    while (done < len && is_plain(at[done]))
+        done++;
+    return done == len;
+}
+
+static void put_quoted(struct pl_record_text *self, struct pl_str text)
+{
+    char *at = reserve(self, text.len + 2);
+    at[0] = at[text.len + 1] = '"';
+    memcpy(at + 1, text.data, text.len);
+    self->len += text.len + 2;
+}
+
 void pl_record_put_string(struct pl_record_text *self, struct pl_str text, size_t max_bytes)
 {
+    if (text.len <= max_bytes && is_all_plain((const unsigned char *)text.data, text.len)) {
+        put_quoted(self, text);
+        return;
+    }
     const unsigned char *at = (const unsigned char *)text.data;
     size_t done = 0, left_bytes = max_bytes;
     PUT(self, "\"");

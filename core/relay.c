@@ -203,7 +203,8 @@ static void write_held(struct pl_request *self, size_t len)
 static void write_events(struct pl_request *self, const char *data, size_t len)
 {
     size_t at = 0, from = 0;
-    if (!self->hides_usage) {
+    bool is_plain = self->reads_usage && !self->usage.met_usage && !self->hidden_ends_in_cr;
+    if (!self->hides_usage || is_plain) {
         write_client(self, data, len);
         return;
     }
@@ -262,8 +263,10 @@ static void relay_events(struct pl_request *self, const char *data, size_t len)
         drop_held(response);
         write_events(self, data, whole);
     }
-    if (whole == len)
+    if (whole == len) {
+        self->usage.met_usage = false; /* its event has passed */
         return;
+    }
     pl_response_hold(response, data + whole, len - whole);
     /* an event too large to keep: from here on its bytes pass as they come */
     if (held_bytes(response) > PL_EVENT_MAX_BYTES)

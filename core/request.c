@@ -105,12 +105,6 @@ static struct pl_request *request_new(struct pl_runtime *runtime)
     return self;
 }
 
-static void put_hex_digits(char *out, uint64_t number)
-{
-    for (size_t i = 0; i < 16; i++, number >>= 4)
-        out[i] = "0123456789abcdef"[number & 15];
-}
-
 /* A client's id is kept when it is short and printable; otherwise one is made. */
 static void take_id(struct pl_request *self, const struct pl_headers *headers)
 {
@@ -124,8 +118,8 @@ static void take_id(struct pl_request *self, const struct pl_headers *headers)
         self->id[id.len] = '\0';
         return;
     }
-    put_hex_digits(self->id, pl_random_u64());
-    put_hex_digits(self->id + 16, pl_random_u64());
+    pl_put_hex16(self->id, pl_random_u64());
+    pl_put_hex16(self->id + 16, pl_random_u64());
     self->id[32] = '\0';
 }
 
