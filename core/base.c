@@ -197,6 +197,42 @@ double pl_random_unit(void)
     return (double)(pl_random_u64() >> 11) * 0x1p-53;
 }
 
+/* ---- plain bytes ---- */
+
+#define EACH(byte) ((byte)*0x0101010101010101u) /* of a word's bytes */
+
+/* Bytes of a word that are 0 have their high bit set in the result; so may others after one. */
+static uint64_t zeros_of(uint64_t word)
+{
+    return (word - EACH(1)) & ~word & EACH(0x80);
+}
+
+static bool are_plain(const char *at)
+{
+    uint64_t word;
+    memcpy(&word, at, sizeof(word));
+    uint64_t odd =
+        zeros_of(word ^ EACH('"')) | zeros_of(word ^ EACH('\\')) | zeros_of(word ^ EACH(127));
+    return ((word | (word - EACH(' ')) | odd) & EACH(0x80)) == 0;
+}
+
+static bool is_plain(unsigned char byte)
+{
+    return byte >= ' ' && byte < 127 && byte != '"' && byte != '\\';
+}
+
+size_t pl_plain_bytes(const char *text, size_t len)
+{
+    size_t at = 0;
+    while (len - at >= 8 && are_plain(text + at))
+        at += 8;
+    if (at > 0 && len - at < 8 && are_plain(text + len - 8))
+        return len;
+    while (at < len && is_plain((unsigned char)text[at]))
+        at++;
+    return at;
+}
+
 /* ---- numbers as text ---- */
 
 static size_t digit_count(uint64_t number)

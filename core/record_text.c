@@ -54,6 +54,11 @@ static void put_text(struct pl_record_text *self, const char *text)
 
 static void put_number(struct pl_record_text *self, uint64_t number)
 {
+    if (number < 10) { /* most are times of a request that was quick */
+        *reserve(self, 1) = (char)('0' + number);
+        self->len++;
+        return;
+    }
     self->len += pl_put_decimal(reserve(self, PL_NUMBER_MAX), number);
 }
 
@@ -61,30 +66,6 @@ static void put_hex16(struct pl_record_text *self, uint64_t number)
 {
     pl_put_hex16(reserve(self, 16), number);
     self->len += 16;
-}
-
-static inline bool is_plain(unsigned char byte)
-{
-    return byte >= 0x20 && byte < 0x7f && byte != '"' && byte != '\\';
-}
-
-/* A byte each of a word, in a word. */
-#define EACH(byte) ((byte)*0x0101010101010101u)
-
-/* The high bit of each byte that is 0, and perhaps of others behind one that is. */
-static uint64_t zeros_of(uint64_t word)
-{
-    return (word - EACH(0x01)) & ~word & EACH(0x80);
-}
-
-/* Whether eight bytes are plain, all of them. */
-static inline bool are_plain(const unsigned char *at)
-{
-    uint64_t word;
-    memcpy(&word, at, sizeof(word));
-    uint64_t below_space = (word - EACH(0x20)) & EACH(0x80);
-    return ((word & EACH(0x80)) | below_space | zeros_of(word ^ EACH('"')) |
-            zeros_of(word ^ EACH('\\')) | zeros_of(word ^ EACH(0x7f))) == 0;
 }
 
 static void put_escaped(struct pl_record_text *self, unsigned char byte)
@@ -106,9 +87,7 @@ static void put_escaped(struct pl_record_text *self, unsigned char byte)
 static size_t put_run(struct pl_record_text *self, const unsigned char *at, size_t left,
                       size_t *left_bytes)
 {
-    size_t len = 0, said, max = PL_MIN(left, *left_bytes);
-    while (len < max && is_plain(at[len]))
-        len++;
+    size_t said, len = pl_plain_bytes((const char *)at, PL_MIN(left, *left_bytes));
     if (len > 0) {
         put(self, (const char *)at, len);
         *left_bytes -= len;
@@ -130,20 +109,6 @@ static size_t put_run(struct pl_record_text *self, const unsigned char *at, size
     return PL_MAX(len, (size_t)1);
 }
 
-static bool is_all_plain(const unsigned char *at, size_t len)
-{
-    size_t done = 0;
-    for (; len - done >= 8; done += 8) {
-        if (!are_plain(at + done))
-            return false;
-    }
-    if (len >= 8)
-        return are_plain(at + len - 8);
-    while (done < len && is_plain(at[done]))
-        done++;
-    return done == len;
-}
-
 static void put_quoted(struct pl_record_text *self, struct pl_str text)
 {
     char *at = reserve(self, text.len + 2);
@@ -154,7 +119,7 @@ static void put_quoted(struct pl_record_text *self, struct pl_str text)
 
 void pl_record_put_string(struct pl_record_text *self, struct pl_str text, size_t max_bytes)
 {
-    if (text.len <= max_bytes && is_all_plain((const unsigned char *)text.data, text.len)) {
+    if (text.len <= max_bytes && pl_plain_bytes(text.data, text.len) == text.len) {
         put_quoted(self, text);
         return;
     }
@@ -373,10 +338,8 @@ void pl_record_put_json(struct pl_record_text *self, const struct pl_record *rec
 /* As it is when it is a plain word, quoted otherwise. */
 static void put_word(struct pl_record_text *self, struct pl_str text)
 {
-    bool is_word = text.len > 0 && text.len <= PL_RECORD_STRING_MAX_BYTES;
-    for (size_t i = 0; is_word && i < text.len; i++)
-        is_word = is_plain((unsigned char)text.data[i]) && text.data[i] != ' ';
-    if (is_word)
+    if (text.len > 0 && text.len <= PL_RECORD_STRING_MAX_BYTES &&
+        pl_plain_bytes(text.data, text.len) == text.len && !memchr(text.data, ' ', text.len))
         put(self, text.data, text.len);
     else
         put_string(self, text);

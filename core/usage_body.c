@@ -17,7 +17,7 @@
 struct reader {
     const char *at, *end;
     struct pl_usage found;
-    struct pl_str model; /* as it is written; empty: none yet */
+    struct pl_str model; /* as it is written */
 };
 
 /* ---- JSON ---- */
@@ -126,22 +126,32 @@ static bool take_member(struct reader *self)
         return take(self, '{') && take_usage(self);
     if (pl_str_equal(key, PL_STR("message")) || pl_str_equal(key, PL_STR("response")))
         return false; /* there might be both in it */
-    if (self->model.len == 0 && pl_str_equal(key, PL_STR("model")))
-        return take(self, '"') && take_string(self, &self->model);
     return skip_value(self);
 }
 
-/* Takes members until the model is known, or all up to `stop`; false when one is not as usual. */
-static bool take_front(struct reader *self, const char *stop)
+/* Where the first object or list begins, or the end. */
+static const char *find_bracket(const char *at, const char *end)
 {
-    do {
-        skip_space(self);
-        if (self->at == stop)
-            return true;
-        if (!take_member(self))
-            return false;
-    } while (self->model.len == 0 && take(self, ','));
-    return true;
+    const char *brace = memchr(at, '{', (size_t)(end - at));
+    end = brace ? brace : end;
+    const char *bracket = memchr(at, '[', (size_t)(end - at));
+    return bracket ? bracket : end;
+}
+
+/* Takes the model's name if it stands before all objects and lists: its key is one of the body's
+ * own, then. A byte has been taken already. */
+static bool take_model(struct reader *self)
+{
+    static const char rest[] = "model\"";
+    const char *start = self->at, *at = start, *limit = find_bracket(start, self->end);
+    for (; (at = memchr(at, 'm', (size_t)(limit - at))); at++) {
+        if (at - start < 1 || limit - at < (ptrdiff_t)sizeof(rest) || at[-1] != '"' ||
+            at[-2] == '\\' || memcmp(at, rest, sizeof(rest) - 1) != 0)
+            continue;
+        self->at = at + sizeof(rest) - 1;
+        return take(self, ':') && take(self, '"') && take_string(self, &self->model);
+    }
+    return false;
 }
 
 /* Takes all that follows; false unless that is the end of the body. */
@@ -173,9 +183,9 @@ bool pl_usage_read_body(struct pl_usage_scan *self, const char *data, size_t len
     struct reader reader = {.at = data, .end = data + len, .found = self->found};
     const char *usage = find_usage(data, data + len);
     if (!usage || self->model || find_usage(data, usage) || !take(&reader, '{') ||
-        !take_front(&reader, usage))
+        !take_model(&reader) || reader.at > usage)
         return false;
-    reader.at = PL_MAX(reader.at, usage);
+    reader.at = usage;
     if (!take_rest(&reader) || reader.model.len > PL_USAGE_MODEL_MAX_BYTES)
         return false;
     if (reader.model.len > 0)
