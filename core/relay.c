@@ -366,6 +366,8 @@ static void forget_request(struct pl_request *self)
     pl_json_splice_init(&self->splice);
     free(self->head);
     free(self->pieces);
+    free(self->stream_options);
+    self->stream_options = NULL;
     self->head = NULL;
     self->pieces = NULL;
     self->head_len = self->head_cap = self->piece_cap = 0;

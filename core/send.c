@@ -14,7 +14,7 @@
 void pl_request_add_trail(struct pl_request *self, int status, enum pl_failure failure)
 {
     if (self->trail_count == self->trail_cap) {
-        self->trail_cap = self->trail_cap ? self->trail_cap * 2 : 4;
+        self->trail_cap = self->trail_cap ? self->trail_cap * 2 : 1;
         self->trail = pl_xrealloc(self->trail, self->trail_cap * sizeof(*self->trail));
     }
     struct pl_trail_entry *entry = &self->trail[self->trail_count++];
