@@ -132,12 +132,33 @@ static int parse_arguments(int count, char **texts, bool options, struct argumen
     return 0;
 }
 
+/* Whether a line begins with the name of a file of the directory. */
+static bool begins_with_file(const char *line)
+{
+    size_t len = strcspn(line, ":\n");
+    return len > 4 && line[0] != '/' && strncmp(line + len - 4, ".lua", 4) == 0;
+}
+
+/* Prints problems, a line each, with the directory before the files' names. */
+static void complain(const char *directory, const char *lines)
+{
+    size_t directory_len = strlen(directory);
+    while (directory_len > 1 && directory[directory_len - 1] == '/')
+        directory_len--;
+    for (const char *end; *lines != '\0'; lines = *end != '\0' ? end + 1 : end) {
+        end = lines + strcspn(lines, "\n");
+        if (begins_with_file(lines))
+            fprintf(stderr, "%.*s/", (int)directory_len, directory);
+        fprintf(stderr, "%.*s\n", (int)(end - lines), lines);
+    }
+}
+
 static struct pl_config *load_or_complain(const char *directory)
 {
     char *problems;
     struct pl_config *config = pl_config_load(directory, &problems);
     if (!config)
-        fprintf(stderr, "%s\n", problems);
+        complain(directory, problems);
     free(problems);
     return config;
 }
@@ -152,6 +173,7 @@ static int load_and_serve(const struct arguments *arguments)
         pl_config_unref(config);
         return usage_error("%s", error);
     }
+    pl_config_log_warnings(config);
     struct pl_process_options options = {.directory = arguments->directory,
                                          .overrides = arguments->overrides,
                                          .watch = arguments->watch};
@@ -178,6 +200,7 @@ static int command_check(int count, char **texts)
     struct pl_config *config = load_or_complain(arguments.directory);
     if (!config)
         return EXIT_FAILED;
+    complain(arguments.directory, config->warnings);
     printf("%s: ok (%zu providers, %zu targets)\n", arguments.directory,
            config->topology.provider_count, config->topology.target_count);
     pl_config_unref(config);
