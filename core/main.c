@@ -34,8 +34,8 @@ static const char help_text[] =
     "                          what policies do in an outage, without network or waiting\n"
     "                          (perilune simulate --help)\n"
     "  perilune sim [FLAGS]    run a simulated provider (perilune sim --help)\n"
-    "  perilune version\n"
-    "  perilune help\n"
+    "  perilune version        or --version, -v\n"
+    "  perilune help [COMMAND] or --help, -h\n"
     "\n"
     "SIGHUP, or POST /admin/reload: read DIR again; requests in flight end as they began.\n"
     "SIGTERM or SIGINT: stop accepting, finish what is in flight (at most `drain`), exit 0;\n"
@@ -221,13 +221,41 @@ static int command_sim(int count, char **arguments)
     return pl_process_run(config, &options);
 }
 
+static bool has_own_help(const char *command)
+{
+    return strcmp(command, "sim") == 0 || strcmp(command, "simulate") == 0;
+}
+
+static bool is_version(const char *word)
+{
+    return strcmp(word, "version") == 0 || strcmp(word, "--version") == 0 ||
+           strcmp(word, "-v") == 0 || strcmp(word, "-V") == 0;
+}
+
+/* `perilune help COMMAND` */
+static int help_on(const char *command)
+{
+    static const char *const others[] = {"run", "check", "test", "version", "help"};
+    char option[] = "--help", *arguments[] = {option};
+    if (strcmp(command, "sim") == 0)
+        return command_sim(1, arguments);
+    if (strcmp(command, "simulate") == 0)
+        return pl_simulate_main(1, arguments);
+    for (size_t i = 0; i < PL_COUNT(others); i++) {
+        if (strcmp(command, others[i]) == 0)
+            return print_help();
+    }
+    return usage_error("unknown command '%s'", command);
+}
+
 int main(int argc, char **argv)
 {
     /* libevent then clears by hand what it would calloc, see pl_xcalloc */
     event_set_mem_functions(malloc, realloc, free);
     const char *command = argc > 1 ? argv[1] : "help";
-    bool has_own_help = strcmp(command, "sim") == 0 || strcmp(command, "simulate") == 0;
-    if (!has_own_help && argc > 2 && is_help(argv[2]))
+    if (strcmp(command, "help") == 0 && argc > 2)
+        return help_on(argv[2]);
+    if (!has_own_help(command) && argc > 2 && is_help(argv[2]))
         return print_help();
     if (strcmp(command, "run") == 0)
         return command_run(argc - 2, argv + 2);
@@ -239,7 +267,7 @@ int main(int argc, char **argv)
         return pl_simulate_main(argc - 2, argv + 2);
     if (strcmp(command, "test") == 0)
         return pl_testing_main(argc - 2, argv + 2);
-    if (strcmp(command, "version") == 0 || strcmp(command, "--version") == 0) {
+    if (is_version(command)) {
         printf("perilune %s\n", PERILUNE_VERSION);
         return EXIT_OK;
     }

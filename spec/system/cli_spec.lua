@@ -69,10 +69,14 @@ describe("perilune", function()
       assert.truthy(help.stdout:find(word, 1, true), word)
     end
     for _, words in ipairs({ { "--help" }, { "-h" }, { "run", "--help" }, { "run", "-h" },
-      { "check", "-h" }, { "test", "--help" } }) do
+      { "check", "-h" }, { "test", "--help" }, { "help", "run" }, { "help", "check" },
+      { "help", "help" } }) do
       assert.same(help, support.perilune(words), table.concat(words, " "))
     end
     assert.truthy(support.perilune({ "check", "-x" }).stderr:find("unknown option -x", 1, true))
+    for _, command in ipairs({ "sim", "simulate" }) do
+      assert.same(support.perilune({ command, "--help" }), support.perilune({ "help", command }))
+    end
     local nothing = support.perilune({})
     assert.equal(2, nothing.status)
     assert.equal(help.stdout, nothing.stdout)
@@ -82,11 +86,14 @@ describe("perilune", function()
     local version = support.perilune({ "version" })
     assert.equal(0, version.status)
     assert.matches("^perilune %d+%.%d+%.%d+[%w.-]*\n$", version.stdout)
-    assert.same(version, support.perilune({ "--version" }))
+    for _, word in ipairs({ "--version", "-v", "-V" }) do
+      assert.same(version, support.perilune({ word }), word)
+    end
   end)
 
   it("refuses what it does not know", function()
     assert_usage({ "serve" }, "unknown command 'serve'")
+    assert_usage({ "help", "serve" }, "unknown command 'serve'")
     assert_usage({ "" }, "unknown command ''")
     assert_usage({ "run", "--port", "1" }, "unknown option --port")
     assert_usage({ "run", "--listen" }, "--listen needs a value")

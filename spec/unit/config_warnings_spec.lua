@@ -29,7 +29,8 @@ describe("perilune.config.warnings", function()
   it("tell of a variable that is not set where a value is wanted", function()
     for _, call in ipairs { 'env "KEY"', "env 'KEY'", 'env("KEY")', "env [[KEY]]" } do
       local is_plain = not call:find("[[", 1, true)
-      assert.same(is_plain and { unset(4, "providers.primary.key", "KEY") } or {}, warnings_of(gateway { primary = "key = " .. call .. "," }))
+      assert.same(is_plain and { unset(4, "providers.primary.key", "KEY") } or {},
+        warnings_of(gateway { primary = "key = " .. call .. "," }))
     end
     assert.same({ unset(4, "providers.primary.key", "A"), unset(5, "providers.other.key", "B") },
       warnings_of(gateway { primary = 'key = env "A";',
