@@ -224,9 +224,9 @@ static int send_begin(lua_State *L)
     pl_bind_check_yieldable(L);
     if (self->past_deadline || pl_request_remaining_ms(self) == 0) {
         pl_request_drop_answer(self);
-        self->response.target = target;
-        self->response.failure = PL_FAIL_TIMEOUT_DEADLINE;
-        strcpy(self->response.detail, "the request's deadline has passed");
+        self->current->target = target;
+        self->current->response.failure = PL_FAIL_TIMEOUT_DEADLINE;
+        pl_response_explain(&self->current->response, "the request's deadline has passed");
         return 0;
     }
     int rc = pl_request_send(self, target);
@@ -242,13 +242,13 @@ static int send_begin(lua_State *L)
 static int send_result(lua_State *L)
 {
     struct pl_request *self = check(L, 1, REQUEST_CLASS);
-    struct pl_response *response = &self->response;
+    struct pl_response *response = &self->current->response;
     pl_bind_push_response(L, self);
     if (response->live)
         return 1;
     lua_pushstring(L, pl_failure_name(response->failure));
-    lua_pushstring(L, response->detail);
-    pl_bind_push_target(L, self->generation, response->target);
+    lua_pushstring(L, response->detail ? response->detail : "");
+    pl_bind_push_target(L, self->generation, self->current->target);
     if (response->error.len == 0)
         return 4;
     push_str(L, response->error);
@@ -272,7 +272,7 @@ static int relay_begin(lua_State *L)
 {
     struct pl_request *self = check_uncommitted(L);
     pl_bind_check_response(L, 2, self);
-    if (self->attempt)
+    if (self->current->attempt)
         pl_bind_check_wait(L, self);
     if (pl_request_relay(self))
         return 0;
@@ -283,7 +283,7 @@ static int relay_begin(lua_State *L)
 static int relay_result(lua_State *L)
 {
     struct pl_request *self = check(L, 1, REQUEST_CLASS);
-    enum pl_failure failure = self->response.failure;
+    enum pl_failure failure = self->current->response.failure;
     if (failure == PL_FAIL_NONE) {
         lua_pushboolean(L, 1);
         return 1;
@@ -338,6 +338,25 @@ static int respond(lua_State *L)
     return 1;
 }
 
+/* fail(req, status, code | nil, message, param | nil, headers | nil, is_own): an error, in the form
+ * that the client's library reads. Own: of the gateway, not of the policy. */
+static int fail(lua_State *L)
+{
+    struct pl_request *self = check_uncommitted(L);
+    struct pl_client_error error = {.status = check_status(L, 2),
+                                    .code = luaL_optstring(L, 3, NULL),
+                                    .param = luaL_optstring(L, 5, NULL)};
+    error.message.data = luaL_checklstring(L, 4, &error.message.len);
+    struct pl_headers *headers = &self->runtime->policy_headers;
+    pl_bind_check_headers(L, 6, headers);
+    if (lua_toboolean(L, 7))
+        pl_request_note_failure(self, error.code);
+    pl_request_drop_answer(self);
+    pl_request_fail_with(self, &error, headers);
+    lua_pushboolean(L, 1);
+    return 1;
+}
+
 /* start(req, status, headers) */
 static int start(lua_State *L)
 {
@@ -365,6 +384,7 @@ static int write_bytes(lua_State *L)
     size_t len;
     const char *data = luaL_checklstring(L, 2, &len);
     pl_bind_check_wait(L, self);
+    pl_request_note_answer(self, data, len);
     if (pl_exchange_write(self->exchange, data, len))
         return 0;
     return wait_for(L, self, PL_WAIT_WRITABLE, "the client to read");
@@ -494,6 +514,7 @@ void pl_bind_request(lua_State *L)
                                          {"relay_begin", relay_begin},
                                          {"relay_result", relay_result},
                                          {"respond", respond},
+                                         {"fail", fail},
                                          {"sleep_ms", sleep_ms},
                                          {NULL, NULL}};
     static const luaL_Reg methods[] = {{"body", body},

@@ -113,8 +113,10 @@ static void add_own_headers(struct pl_request *self, struct pl_headers *headers)
         add_policy_header(self, headers);
     if (self->trail_count == 0)
         return;
-    add_header(headers, PL_STR("x-perilune-target"),
-               pl_str_of(self->trail[self->trail_count - 1].target->name));
+    const struct pl_trail_entry *entry = pl_try_entry(self->current);
+    if (!entry) /* an answer of ours, after all of them */
+        entry = &self->trail[self->trail_count - 1];
+    add_header(headers, PL_STR("x-perilune-target"), pl_str_of(entry->target->name));
     size_t len = pl_put_decimal(count, self->trail_count);
     add_header(headers, PL_STR("x-perilune-attempts"), (struct pl_str){count, len});
     add_trail_header(self, headers);
@@ -171,14 +173,16 @@ static void count_first_token(struct pl_request *self, int status)
 
 static void pause_for_client(struct pl_request *self)
 {
-    if (self->attempt && !self->paused) {
-        self->paused = true;
-        self->runtime->transport->pause(self->attempt);
+    struct pl_try *try = self->current;
+    if (try->attempt && !try->paused) {
+        try->paused = true;
+        self->runtime->transport->pause(try->attempt);
     }
 }
 
 static void write_client(struct pl_request *self, const char *data, size_t len)
 {
+    pl_request_note_answer(self, data, len);
     if (len > 0 && !pl_exchange_write(self->exchange, data, len))
         pause_for_client(self);
 }
@@ -186,7 +190,7 @@ static void write_client(struct pl_request *self, const char *data, size_t len)
 /* Passes on the first `len` held bytes. */
 static void write_held(struct pl_request *self, size_t len)
 {
-    struct evbuffer *held = self->response.held;
+    struct evbuffer *held = self->current->response.held;
     while (len > 0) {
         struct evbuffer_iovec piece;
         if (evbuffer_peek(held, (ev_ssize_t)len, NULL, &piece, 1) < 1)
@@ -196,6 +200,45 @@ static void write_held(struct pl_request *self, size_t len)
         evbuffer_drain(held, part);
         len -= part;
     }
+}
+
+/* Passes on whole events, but for the one with token counts that only we have asked for. */
+static void write_events(struct pl_request *self, const char *data, size_t len)
+{
+    struct pl_try *try = self->current;
+    size_t at = 0, from = 0;
+    if (!try->hides_usage) {
+        write_client(self, data, len);
+        return;
+    }
+    if (try->hidden_ends_in_cr && data[0] == '\n')
+        at = from = 1;
+    try->hidden_ends_in_cr = false;
+    while (at < len) {
+        size_t part = pl_usage_event_length(data + at, len - at);
+        if (pl_usage_event_is_extra(data + at, part)) {
+            write_client(self, data + from, at - from);
+            from = at + part;
+            try->hidden_ends_in_cr = from == len && data[from - 1] == '\r';
+        }
+        at += part;
+    }
+    write_client(self, data + from, len - from);
+}
+
+/* The same of the first `len` held bytes. */
+static void write_held_events(struct pl_request *self, size_t len)
+{
+    struct evbuffer *held = self->current->response.held;
+    if (!self->current->hides_usage || len == 0) {
+        write_held(self, len);
+        return;
+    }
+    const char *data = (const char *)evbuffer_pullup(held, (ev_ssize_t)len);
+    if (!data)
+        abort();
+    write_events(self, data, len);
+    evbuffer_drain(held, len);
 }
 
 static size_t held_bytes(const struct pl_response *response)
@@ -212,12 +255,16 @@ static void drop_held(struct pl_response *response)
 
 static void relay_events(struct pl_request *self, const char *data, size_t len)
 {
-    struct pl_response *response = &self->response;
+    struct pl_response *response = &self->current->response;
     size_t whole = pl_sse_feed(&response->sse, data, len);
-    if (whole > 0) {
+    if (whole > 0 && self->current->hides_usage && held_bytes(response) > 0) {
+        pl_response_hold(response, data, whole);
+        write_held_events(self, held_bytes(response));
+        drop_held(response);
+    } else if (whole > 0) {
         write_held(self, held_bytes(response));
         drop_held(response);
-        write_client(self, data, whole);
+        write_events(self, data, whole);
     }
     if (whole == len)
         return;
@@ -229,27 +276,32 @@ static void relay_events(struct pl_request *self, const char *data, size_t len)
 
 void pl_request_relay_bytes(struct pl_request *self, const char *data, size_t len)
 {
-    if (self->response.is_sse)
+    if (self->current->response.is_sse)
         relay_events(self, data, len);
     else
         write_client(self, data, len);
 }
 
+static bool is_timeout(enum pl_failure failure)
+{
+    return failure >= PL_FAIL_TIMEOUT_CONNECT && failure <= PL_FAIL_TIMEOUT_DEADLINE;
+}
+
 /* The last event of a stream that will not end well, so that the client's library raises. */
 static void write_error_event(struct pl_request *self, enum pl_failure failure)
 {
-    char message[256], event[512];
+    char message[256];
     snprintf(message, sizeof(message), "The stream from %s ended early: %s",
-             self->response.target->name, pl_failure_name(failure));
-    size_t json_len;
-    char *json = pl_json_encode_string(message, strlen(message), &json_len);
-    int n = snprintf(event, sizeof(event),
-                     "data: {\"error\":{\"message\":%s,\"type\":\"upstream_error\",\"param\":null,"
-                     "\"code\":\"%s\"}}\n\n",
-                     json, pl_failure_name(failure));
-    free(json);
-    if (n > 0 && (size_t)n < sizeof(event))
-        write_client(self, event, (size_t)n);
+             self->current->target->name, pl_failure_name(failure));
+    struct pl_client_error error = {.status = is_timeout(failure) ? 504 : 502,
+                                    .message = pl_str_of(message),
+                                    .code = pl_failure_name(failure),
+                                    .request_id = self->id};
+    size_t len;
+    char *event =
+        pl_client_error_event(self->dialect, &error, self->current->response.sse.event_count, &len);
+    write_client(self, event, len);
+    free(event);
 }
 
 /* A stream framed by the close of the connection is whole only if it says so itself. */
@@ -260,32 +312,38 @@ static bool is_cut(const struct pl_response *response)
 
 static void end_relay(struct pl_request *self, enum pl_failure failure)
 {
-    struct pl_response *response = &self->response;
+    struct pl_response *response = &self->current->response;
     struct pl_exchange *exchange = self->exchange;
     if (failure == PL_FAIL_NONE && is_cut(response))
         failure = PL_FAIL_TRUNCATED;
     response->failure = failure;
-    pl_request_leave(self);
+    pl_try_leave(self->current);
     if (failure == PL_FAIL_NONE) {
-        write_held(self, held_bytes(response));
+        if (response->is_sse)
+            write_held_events(self, held_bytes(response));
+        else
+            write_held(self, held_bytes(response));
         self->exchange = NULL;
         pl_exchange_end(exchange);
         return;
     }
     pl_log(PL_LOG_WARN, "request %s: answer of %s broke off: %s %s", self->id,
-           response->target->name, pl_failure_name(failure), response->detail);
-    self->trail[self->trail_count - 1].failure = failure;
-    self->trail[self->trail_count - 1].class = pl_request_class_of(failure);
+           self->current->target->name, pl_failure_name(failure),
+           response->detail ? response->detail : "");
+    struct pl_trail_entry *entry = pl_try_entry(self->current);
+    entry->failure = failure;
+    entry->class = pl_request_class_of(failure);
     if (response->is_sse)
         write_error_event(self, failure);
     self->broken = true;
+    snprintf(self->reason, sizeof(self->reason), "%s", pl_failure_name(failure));
     self->exchange = NULL;
     pl_exchange_abort(exchange, false);
 }
 
 void pl_request_relay_done(struct pl_request *self, enum pl_failure failure)
 {
-    pl_request_cancel_attempt(self);
+    pl_try_cancel(self->current);
     end_relay(self, failure);
     pl_request_wake(self, PL_WAIT_RELAY);
 }
@@ -306,26 +364,28 @@ static int64_t declared_length(const struct pl_response *response)
 /* A stream may stay open for minutes: what only another try would need is given back. */
 static void forget_request(struct pl_request *self)
 {
-    if (!self->attempt || !self->runtime->transport->is_sent(self->attempt))
+    struct pl_try *try = self->current;
+    if (!try->attempt || !self->runtime->transport->is_sent(try->attempt))
         return;
     pl_exchange_forget_request(self->exchange);
     self->body = PL_STR("");
     pl_json_deinit(&self->json);
     pl_json_init(&self->json);
-    pl_json_splice_deinit(&self->splice);
-    pl_json_splice_init(&self->splice);
-    free(self->head);
-    free(self->pieces);
-    self->head = NULL;
-    self->pieces = NULL;
-    self->head_len = self->head_cap = self->piece_cap = 0;
+    pl_json_splice_deinit(&try->splice);
+    pl_json_splice_init(&try->splice);
+    free(try->head);
+    free(try->pieces);
+    try->head = NULL;
+    try->pieces = NULL;
+    try->head_len = try->head_cap = try->piece_cap = 0;
 }
 
 bool pl_request_relay(struct pl_request *self)
 {
-    struct pl_response *response = &self->response;
+    struct pl_try *try = self->current;
+    struct pl_response *response = &try->response;
     assert(response->live && !self->committed);
-    if (self->past_deadline && self->attempt) /* there is no timer left that would end it */
+    if (self->past_deadline && try->attempt) /* there is no timer left that would end it */
         pl_request_expire_answer(self);
     bool is_broken_error = response->status >= 400 && response->failure != PL_FAIL_NONE;
     self->committed = self->relayed = true;
@@ -335,7 +395,7 @@ bool pl_request_relay(struct pl_request *self)
     pl_exchange_start(self->exchange, response->status, answer_headers(self, &response->headers),
                       declared_length(response));
     if (response->is_sse) {
-        write_held(self, response->held_whole_bytes);
+        write_held_events(self, response->held_whole_bytes);
         if (held_bytes(response) == 0)
             drop_held(response);
         forget_request(self);
@@ -343,9 +403,9 @@ bool pl_request_relay(struct pl_request *self)
         write_held(self, held_bytes(response));
         drop_held(response);
     }
-    if (self->attempt) {
-        if (!self->paused)
-            self->runtime->transport->resume(self->attempt);
+    if (try->attempt) {
+        if (!try->paused)
+            self->runtime->transport->resume(try->attempt);
         return false;
     }
     end_relay(self, is_broken_error ? PL_FAIL_NONE : response->failure);
@@ -362,27 +422,40 @@ void pl_request_respond(struct pl_request *self, int status, const struct pl_hea
     self->committed = true;
     self->status = status;
     self->exchange = NULL;
+    pl_request_note_answer(self, body, len);
     pl_exchange_reply(exchange, status, answer_headers(self, headers), body, len);
 }
 
-void pl_request_fail(struct pl_request *self, int status, const char *type, const char *code,
-                     const char *message)
+void pl_request_note_failure(struct pl_request *self, const char *code)
 {
-    char body[1024];
-    size_t json_len;
-    struct pl_headers headers;
-    char *json = pl_json_encode_string(message, strlen(message), &json_len);
-    int len =
-        snprintf(body, sizeof(body),
-                 "{\"error\":{\"message\":%s,\"type\":\"%s\",\"param\":null,\"code\":\"%s\"}}",
-                 json, type, code);
-    free(json);
-    assert(len > 0 && (size_t)len < sizeof(body));
     self->failed = true;
-    pl_headers_init(&headers);
-    add_header(&headers, PL_STR("Content-Type"), PL_STR("application/json"));
-    pl_request_respond(self, status, &headers, body, (size_t)len);
-    pl_headers_deinit(&headers);
+    snprintf(self->reason, sizeof(self->reason), "%s", code ? code : "");
+}
+
+void pl_request_fail_with(struct pl_request *self, struct pl_client_error *error,
+                          const struct pl_headers *headers)
+{
+    struct pl_headers all;
+    size_t len;
+    error->request_id = self->id;
+    char *body = pl_client_error_body(self->dialect, error, &len);
+    pl_headers_init(&all);
+    if (headers)
+        pl_headers_copy(&all, headers);
+    if (pl_headers_count(&all, PL_STR("Content-Type")) == 0)
+        add_header(&all, PL_STR("Content-Type"), PL_STR("application/json"));
+    if (self->dialect == PL_DIALECT_ANTHROPIC)
+        add_header(&all, PL_STR("request-id"), pl_str_of(self->id));
+    pl_request_respond(self, error->status, &all, body, len);
+    pl_headers_deinit(&all);
+    free(body);
+}
+
+void pl_request_fail(struct pl_request *self, int status, const char *code, const char *message)
+{
+    struct pl_client_error error = {.status = status, .message = pl_str_of(message), .code = code};
+    pl_request_note_failure(self, code);
+    pl_request_fail_with(self, &error, NULL);
 }
 
 void pl_request_start_answer(struct pl_request *self, int status, const struct pl_headers *headers)

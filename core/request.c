@@ -29,19 +29,17 @@ void pl_runtime_init(struct pl_runtime *self, struct event_base *base)
 static void request_free(struct pl_request *self)
 {
     pl_json_deinit(&self->json);
-    pl_json_splice_deinit(&self->splice);
-    pl_headers_deinit(&self->response.headers);
+    pl_try_deinit(&self->own_try);
     free(self->edits);
     free(self->trail);
-    free(self->origin.text);
-    free(self->head);
-    free(self->pieces);
+    free(self->origin);
     free(self);
 }
 
-static void break_off(struct pl_request *self)
+static void break_off(struct pl_request *self, const char *reason)
 {
     self->killed = true;
+    snprintf(self->reason, sizeof(self->reason), "%s", reason);
     if (self->exchange)
         pl_request_abort(self, true);
     pl_request_end(self);
@@ -51,7 +49,7 @@ void pl_runtime_end_all(struct pl_runtime *self)
 {
     struct pl_request *request;
     while ((request = TAILQ_FIRST(&self->active)))
-        break_off(request);
+        break_off(request, self->kill_reason ? self->kill_reason : "stop");
 }
 
 void pl_runtime_end_generation(struct pl_runtime *self, const struct pl_generation *generation)
@@ -60,7 +58,7 @@ void pl_runtime_end_generation(struct pl_runtime *self, const struct pl_generati
     for (request = TAILQ_FIRST(&self->active); request; request = next) {
         next = TAILQ_NEXT(request, link);
         if (request->generation == generation)
-            break_off(request);
+            break_off(request, "reload");
     }
 }
 
@@ -92,8 +90,8 @@ static struct pl_request *request_new(struct pl_runtime *runtime)
         self = pl_xcalloc(1, sizeof(*self));
         self->runtime = runtime;
         pl_json_init(&self->json);
-        pl_json_splice_init(&self->splice);
-        pl_headers_init(&self->response.headers);
+        pl_try_init(&self->own_try, self);
+        self->current = &self->own_try;
         pl_timer_init(&self->deadline_timer, runtime->base, runtime->timeline, on_deadline, self);
         pl_timer_init(&self->wait_timer, runtime->base, runtime->timeline, on_wait_timer, self);
     }
@@ -206,6 +204,7 @@ static int read_multipart(struct pl_request *self, char *error, size_t error_siz
 static int read_body(struct pl_request *self, char *error, size_t error_size)
 {
     self->body = pl_exchange_body(self->exchange);
+    self->request_body_bytes = self->body.len;
     if (self->runtime->is_simulator)
         return PL_OK;
     self->body_kind = body_kind(self->body, pl_exchange_headers(self->exchange));
@@ -262,10 +261,11 @@ static void on_gone(void *arg)
 static void on_writable(void *arg)
 {
     struct pl_request *self = arg;
-    if (self->paused) {
-        self->paused = false;
-        if (self->attempt)
-            self->runtime->transport->resume(self->attempt);
+    struct pl_try *try = self->current;
+    if (try->paused) {
+        try->paused = false;
+        if (try->attempt)
+            self->runtime->transport->resume(try->attempt);
     }
     if (self->wait == PL_WAIT_WRITABLE) /* from a fresh turn: we are inside the client's buffer */
         pl_timer_fire_soon(&self->wait_timer);
@@ -279,14 +279,17 @@ void pl_request_begin(struct pl_exchange *exchange, void *runtime)
     char error[256];
     self->exchange = exchange;
     take_id(self, pl_exchange_headers(exchange));
+    self->dialect =
+        pl_client_error_dialect(pl_exchange_path(exchange), pl_exchange_headers(exchange));
     pl_request_begin_trace(self);
+    pl_request_note_origin(self);
     if (has_dot_segment(pl_exchange_path(exchange))) {
-        pl_request_fail(self, 400, "invalid_request_error", "invalid_path",
-                        "The path has '.' or '..' segments.");
+        pl_request_fail(self, 400, "invalid_path", "The path has '.' or '..' segments.");
     } else if (read_body(self, error, sizeof(error)) != PL_OK) {
-        pl_request_fail(self, 400, "invalid_request_error", "invalid_body", error);
+        pl_request_fail(self, 400, "invalid_body", error);
     } else {
         pl_exchange_set_ops(exchange, &exchange_ops, self);
+        pl_request_note_body(self);
         pl_request_run_policy(self);
         return;
     }
@@ -329,9 +332,6 @@ static void on_wait_timer(void *arg)
     case PL_WAIT_TIMER:
     case PL_WAIT_WRITABLE:
         pl_request_wake(self, self->wait);
-        break;
-    case PL_WAIT_ANSWER:
-        pl_request_gate_timeout(self);
         break;
     default:
         break;
@@ -431,12 +431,13 @@ static void count_end(const struct pl_request *self)
 /* What the next request must not find in the record. */
 static void forget(struct pl_request *self)
 {
+    pl_request_forget_notes(self);
     free(self->model);
     free(self->route);
     self->model = self->route = NULL;
     self->model_len = self->trail_count = 0;
     self->model_field = (struct pl_multipart_field){0};
-    self->stream = self->committed = self->paused = self->client_gone = false;
+    self->stream = self->committed = self->client_gone = false;
     self->past_deadline = self->broken = self->floor = self->first_token = false;
     self->refuses_floor = false;
     self->gate = (struct pl_gate_options){0};
@@ -459,8 +460,9 @@ void pl_request_end(struct pl_request *self)
     struct pl_runtime *runtime = self->runtime;
     assert(!self->exchange);
     count_end(self);
-    if (self->attempt && !self->trail_is_open) /* it is given up before it told anything */
-        pl_request_abandon(self);
+    struct pl_try *try = self->current;
+    if (try->attempt && !try->trail_is_open) /* it is given up before it told anything */
+        pl_try_abandon(try);
     pl_request_drop_answer(self);
     pl_request_count(self);
     pl_request_leave_queue(self);

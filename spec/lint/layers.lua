@@ -9,15 +9,17 @@ local LAYERS = {
   { name = "process", files = { "main", "process", "reload", "loader", "edition",
     "worker", "jobs", "config", "admin", "stage", "testing",
     "simulate" } },
-  { name = "glue", files = { "generation", "request", "admit", "forward", "send", "relay",
+  { name = "glue", files = { "generation", "request", "try", "admit", "forward", "send", "relay",
     "bind", "inflight" } },
   -- The two halves do not know each other: the network half has no Lua, the script half no sockets.
   { name = "script", files = { "vm", "coroutine" }, beside = true },
   { name = "network", files = { "server", "exchange", "reply", "listen", "attempt", "transport",
-    "timer", "dial", "pool", "tls", "resolve", "target", "probe", "sink", "spans", "exporter" } },
+    "timer", "dial", "pool", "tls", "resolve", "target", "probe", "sink", "spans", "exporter",
+    "access_log" } },
   { name = "pure", files = { "json", "sse", "headers", "http1", "guard", "multipart",
     "health", "gauge", "metrics", "bundle", "usage", "figures", "charges", "trial", "strikes",
-    "pattern", "record", "recent", "gate", "trace", "otlp" } },
+    "pattern", "record", "recent", "gate", "trace", "otlp", "redact",
+    "client_error" } },
   { name = "base", files = { "base", "log", "watchdog" } },
 }
 

@@ -32,6 +32,17 @@ local BUDGETS = section {
   { "log_lines", integer(0, 10000, 100) },
 }
 
+local ACCESS_LOG = section {
+  { "path", { kind = "text", min = 1, max = 4096, read = texts.printable, default = "-" } },
+  { "format", types.choice({ "json", "text" }, "json") },
+  { "bodies", section {
+    { "request", bytes("0B", "64KiB", "0B") },
+    { "response", bytes("0B", "64KiB", "0B") },
+  } },
+  { "redact", with(list({ kind = "text", min = 1, max = 64, read = texts.printable }, 0, 64),
+    { default = {} }) },
+}
+
 local RELOAD = section {
   { "drain", span("0ms", "24h", "15m") },
   { "strikes", section {
@@ -61,11 +72,13 @@ return types.record {
     { "address", { kind = "text", read = url.admin_address, default = "127.0.0.1:9901" } },
     { "token", texts.CREDENTIAL },
     { "recent", integer(0, 10000, 200) },
+    { "metrics", types.boolean(true) },
   } },
   { "workers", integer(0, 256, 0) },
   { "drain", span("0ms", "1h", "30s") },
   { "reload", RELOAD },
   { "log_level", types.choice({ "error", "warn", "info", "debug" }, "info") },
+  { "access_log", { kind = "switch", on = ACCESS_LOG, default = {} } },
   { "response_headers", types.boolean(true) },
   { "limits", LIMITS },
   { "budgets", BUDGETS },
