@@ -21,6 +21,7 @@ void pl_runtime_init(struct pl_runtime *self, struct event_base *base)
     TAILQ_INIT(&self->active);
     TAILQ_INIT(&self->spare);
     TAILQ_INIT(&self->generations);
+    SLIST_INIT(&self->spare_tries);
     pl_otlp_text_init(&self->span_text);
     pl_headers_init(&self->scratch);
     pl_headers_init(&self->policy_headers);
@@ -69,6 +70,12 @@ void pl_runtime_deinit(struct pl_runtime *self)
     while ((request = TAILQ_FIRST(&self->spare))) {
         TAILQ_REMOVE(&self->spare, request, link);
         request_free(request);
+    }
+    struct pl_try *try;
+    while ((try = SLIST_FIRST(&self->spare_tries))) {
+        SLIST_REMOVE_HEAD(&self->spare_tries, link);
+        pl_try_deinit(try);
+        free(try);
     }
     pl_record_text_deinit(&self->record_text);
     pl_otlp_text_deinit(&self->span_text);
@@ -329,6 +336,7 @@ static void on_wait_timer(void *arg)
     (void)pl_now_ms();
     struct pl_request *self = arg;
     switch (self->wait) {
+    case PL_WAIT_ANSWER: /* it could be hedged now */
     case PL_WAIT_TIMER:
     case PL_WAIT_WRITABLE:
         pl_request_wake(self, self->wait);
@@ -460,11 +468,9 @@ void pl_request_end(struct pl_request *self)
     struct pl_runtime *runtime = self->runtime;
     assert(!self->exchange);
     count_end(self);
-    struct pl_try *try = self->current;
-    if (try->attempt && !try->trail_is_open) /* it is given up before it told anything */
-        pl_try_abandon(try);
     pl_request_drop_answer(self);
     pl_request_count(self);
+    pl_hedge_release(self);
     pl_request_leave_queue(self);
     pl_request_leave_retries(self);
     pl_timer_stop(&self->deadline_timer);
