@@ -106,8 +106,12 @@ struct pl_record_attempt {
     uint32_t total_ms;       /* the end of the body, or of the try otherwise */
     uint64_t body_bytes;     /* of the answer, as the upstream sent it */
     bool reused;             /* over a kept connection */
-    const char *detail;      /* why it failed, for people; NULL: nothing to say */
-    uint64_t span_id;        /* 0: none */
+    bool is_hedge;           /* the second of two at once */
+    /* of one whose answer was dropped for that of the other; the record has those of the answer
+       that served */
+    int64_t input_tokens, output_tokens;
+    const char *detail; /* why it failed, for people; NULL: nothing to say */
+    uint64_t span_id;   /* 0: none */
 };
 
 struct pl_record {
