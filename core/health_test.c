@@ -378,6 +378,26 @@ static void the_first_latency_sets_the_average(void **state)
     assert_true(fabs(look(0).first_token_ewma_ms - 130) < 1e-9);
 }
 
+static void waits_are_known_from_twenty_answers_on(void **state)
+{
+    (void)state;
+    for (int i = 1; i < PL_HEALTH_WAITS_MIN_COUNT; i++)
+        pl_health_add_latency(health, slot, 100, true);
+    assert_true(pl_health_wait_quantile_ms(health, slot, 0.9, true) == 0);
+    pl_health_add_latency(health, slot, 100, true);
+    double wait_ms = pl_health_wait_quantile_ms(health, slot, 0.9, true);
+    assert_true(wait_ms >= 96 && wait_ms <= 104);
+    /* others than streams are apart */
+    assert_true(pl_health_wait_quantile_ms(health, slot, 0.9, false) == 0);
+    /* those that were cut short count as at least so long, but are no answers */
+    for (int i = 0; i < 5; i++)
+        pl_health_add_cut_wait(health, slot, 2000, true);
+    assert_true(pl_health_wait_quantile_ms(health, slot, 0.9, true) >= 1920);
+    assert_true(pl_health_first_token_ewma_ms(health, slot) == 100);
+    assert_true(pl_health_wait_quantile_ms(health, PL_HEALTH_NO_SLOT, 0.9, true) == 0);
+    pl_health_add_cut_wait(health, PL_HEALTH_NO_SLOT, 1, true);
+}
+
 static void a_failure_after_the_report_counts(void **state)
 {
     (void)state;
@@ -764,6 +784,7 @@ int main(void)
         TEST(another_window_starts_empty),
         TEST(the_average_is_compared_before_the_outcome),
         TEST(the_first_latency_sets_the_average),
+        TEST(waits_are_known_from_twenty_answers_on),
         TEST(a_failure_after_the_report_counts),
         TEST(each_ejection_is_longer_up_to_the_cap),
         TEST(jitter_comes_on_top),

@@ -16,8 +16,8 @@
 -- than 20 are known, `until_known` holds, or there is no hedging.
 --
 -- The budget is a bucket for each route and worker. It holds `burst` hedges at most, and that many
--- at first; each request adds `budget_ratio` of one, each hedge takes one out. So in the long run no
--- more than that share of requests is hedged, however slow the targets are.
+-- at first; each request adds `budget_ratio` of one, each hedge takes one out. So in the long run
+-- no more than that share of requests is hedged, however slow the targets are.
 --
 -- Only some requests are: POST to the route's `paths`, by default those whose answers leave nothing
 -- behind at the provider. What a path is listed for is hedged whatever its body is.
@@ -147,7 +147,7 @@ local function send(req, plan, delay_ms, target, targets, deps)
   return native.take_answer(req)
 end
 
-local function check(req, route, targets, after)
+local function check(route, targets, after)
   if type(route) ~= "table" then
     error("perilune.hedge: hedge(req, route, target, targets): a route is expected", 3)
   end
@@ -194,7 +194,7 @@ function hedge.new(deps)
   -- @treturn[2] nil
   -- @treturn[2] table the failure
   return function(req, route, target, targets, after)
-    local delay = check(req, route, targets, after)
+    local delay = check(route, targets, after)
     local options = route.hedge
     local plan = options and plan_of(plans, options, options)
       or delay and plan_of(own_plans, route, {}) -- only the policy speaks of hedging

@@ -59,8 +59,8 @@ end
 --- Builds the public module.
 -- @tparam table native now_ms(), now_wall_ms(), random([n]), sleep_ms(ms), current(),
 -- log(level, text), of health what candidates_deps lists, and what perilune.hedge asks for
--- @treturn table read-only: candidates, hedge, ranked, classify, sleep, now_ms, now_wall_ms, date, log,
--- random
+-- @treturn table read-only: candidates, hedge, ranked, classify, sleep, now_ms, now_wall_ms, date,
+-- log, random
 local function new(native)
   local walk_over, walks = candidates.new(candidates_deps(native))
   local classify_and_tell = make_classify(native)

@@ -9,8 +9,8 @@ local LAYERS = {
   { name = "process", files = { "main", "process", "reload", "loader", "edition",
     "worker", "jobs", "config", "admin", "stage", "testing",
     "simulate" } },
-  { name = "glue", files = { "generation", "request", "try", "admit", "forward", "send", "hedge", "relay",
-    "bind", "inflight" } },
+  { name = "glue", files = { "generation", "request", "try", "admit", "forward", "send", "hedge",
+    "relay", "bind", "inflight" } },
   -- The two halves do not know each other: the network half has no Lua, the script half no sockets.
   { name = "script", files = { "vm", "coroutine" }, beside = true },
   { name = "network", files = { "server", "exchange", "reply", "listen", "attempt", "transport",
