@@ -32,6 +32,7 @@ static void request_free(struct pl_request *self)
     pl_json_deinit(&self->json);
     pl_try_deinit(&self->own_try);
     free(self->edits);
+    free(self->old_values);
     free(self->trail);
     free(self->origin);
     free(self);
@@ -385,11 +386,40 @@ static bool edit_fits(const struct pl_request *self, const struct pl_request_edi
                       size_t bytes)
 {
     size_t sum_bytes = bytes;
+    for (size_t i = 0; i < self->old_value_count; i++)
+        sum_bytes += strlen(self->old_values[i]);
     for (size_t i = 0; i < self->edit_count; i++) {
         if (&self->edits[i] != replaced)
             sum_bytes += edit_bytes(&self->edits[i]);
     }
     return sum_bytes <= PL_REQUEST_EDITS_MAX_BYTES;
+}
+
+static bool is_at_work(const struct pl_try *try)
+{
+    return try && try->attempt;
+}
+
+/* A try sends values from where they lie: one that is at work may not be through with it. */
+static void let_go(struct pl_request *self, char *value)
+{
+    if (!value || (!is_at_work(self->current) && !is_at_work(self->rival))) {
+        free(value);
+        return;
+    }
+    if (self->old_value_count == self->old_value_cap) {
+        self->old_value_cap = self->old_value_cap ? 2 * self->old_value_cap : 4;
+        self->old_values =
+            pl_xrealloc(self->old_values, self->old_value_cap * sizeof(*self->old_values));
+    }
+    self->old_values[self->old_value_count++] = value;
+}
+
+void pl_request_free_old_edits(struct pl_request *self)
+{
+    for (size_t i = 0; i < self->old_value_count; i++)
+        free(self->old_values[i]);
+    self->old_value_count = 0;
 }
 
 int pl_request_edit(struct pl_request *self, const char *key, const char *value_json)
@@ -409,7 +439,7 @@ int pl_request_edit(struct pl_request *self, const char *key, const char *value_
         edit = &self->edits[self->edit_count++];
         *edit = (struct pl_request_edit){.key = pl_xstrdup(key)};
     }
-    free(edit->value);
+    let_go(self, edit->value);
     edit->value = value_json ? pl_xstrdup(value_json) : NULL;
     return PL_OK;
 }
@@ -421,6 +451,7 @@ void pl_request_drop_edits(struct pl_request *self)
         free(self->edits[i].value);
     }
     self->edit_count = 0;
+    pl_request_free_old_edits(self);
 }
 
 /* ---- end ----------------------------------------------------------------------------------- */

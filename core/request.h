@@ -93,6 +93,8 @@ struct pl_request {
     bool stream;
     struct pl_request_edit *edits; /* PL_REQUEST_EDITS_MAX of them once one is made */
     size_t edit_count;
+    char **old_values; /* of edits made anew, as long as a try may be sending them */
+    size_t old_value_count, old_value_cap;
 
     bool retrying;                     /* holds a place in the retry budget */
     const struct pl_target *queued_at; /* holds a place in that target's queue */
@@ -197,7 +199,9 @@ void pl_request_stop_timer(struct pl_request *self);
  * PL_ERR_LIMIT: there are PL_REQUEST_EDITS_MAX; PL_ERR_SYSTEM: they would be too long together.
  */
 PL_NODISCARD int pl_request_edit(struct pl_request *self, const char *key, const char *value_json);
-/** Forgets all of them: the client's own body goes out. */
+/** Frees values that were replaced. No try may be at work. */
+void pl_request_free_old_edits(struct pl_request *self);
+/** Forgets all of them: the client's own body goes out. No try may be at work. */
 void pl_request_drop_edits(struct pl_request *self);
 /** Releases everything and recycles the record. The exchange has been answered or is gone. */
 void pl_request_end(struct pl_request *self);

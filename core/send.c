@@ -583,9 +583,13 @@ static void log_move(const struct pl_request *self, const struct pl_target *targ
 
 int pl_request_send(struct pl_request *self, const struct pl_target *target)
 {
-    if (self->trail_count > 0 && self->trail_count < PL_TRAIL_MAX)
+    if (self->trail_count >= PL_TRAIL_MAX)
+        return PL_ERR_LIMIT;
+    if (self->trail_count > 0)
         log_move(self, target);
     pl_hedge_abandon(self);
+    pl_try_cancel(self->current);
+    pl_request_free_old_edits(self);
     return pl_try_start(self->current, target);
 }
 
