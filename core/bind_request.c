@@ -108,6 +108,16 @@ static int wrap(lua_State *L)
     return 1;
 }
 
+/* The library's own code may be in between: the place is that of the policy. */
+static void raise_outside(lua_State *L)
+{
+    char place[128];
+    pl_vm_find_place(L, place, sizeof(place));
+    lua_pushfstring(L, "%s%sthis can be called only while a request is handled", place,
+                    place[0] ? ": " : "");
+    lua_error(L);
+}
+
 struct pl_request *pl_bind_running_request(lua_State *L)
 {
     /* neither is there while files are checked or loaded */
@@ -115,7 +125,7 @@ struct pl_request *pl_bind_running_request(lua_State *L)
     struct pl_runtime *runtime = generation ? generation->runtime : NULL;
     struct pl_request *request = runtime ? runtime->running : NULL;
     if (!request)
-        luaL_error(L, "this can be called only while a request is handled");
+        raise_outside(L);
     return request;
 }
 
@@ -216,27 +226,37 @@ static int wait_for(lua_State *L, struct pl_request *self, enum pl_wait wait, co
     return pl_coroutine_yield(&self->coroutine, L, label);
 }
 
-/* send_begin(req, target, resume): yields until there is an answer to judge, or a failure. Where an
- * answer has broken off, `resume` "restart": the target is not asked to continue. */
-static int send_begin(lua_State *L)
+struct pl_request *pl_bind_check_send(lua_State *L)
 {
-    static const char *const resumes[] = {"continue", "restart", NULL};
     struct pl_request *self = check_sendable(L);
     const struct pl_target *target = pl_bind_check_target(L, 2);
-    self->resumes_afresh = luaL_checkoption(L, 3, "continue", resumes) == 1;
     pl_bind_check_yieldable(L);
     if (self->past_deadline || pl_request_remaining_ms(self) == 0) {
         pl_request_drop_answer(self);
         self->current->target = target;
         self->current->response.failure = PL_FAIL_TIMEOUT_DEADLINE;
         pl_response_explain(&self->current->response, "the request's deadline has passed");
-        return 0;
+        return NULL;
     }
     int rc = pl_request_send(self, target);
     if (rc == PL_ERR_LIMIT)
-        return luaL_error(L, "no more than %d tries can be made for a request", PL_TRAIL_MAX);
+        luaL_error(L, "no more than %d tries can be made for a request", PL_TRAIL_MAX);
     if (rc != PL_OK)
-        return luaL_error(L, "the body cannot be changed as the target asks");
+        luaL_error(L, "the body cannot be changed as the target asks");
+    return self;
+}
+
+/* send_begin(req, target, resume): yields until there is an answer to judge, or a failure. Where an
+ * answer has broken off, `resume` "restart": the target is not asked to continue. */
+static int send_begin(lua_State *L)
+{
+    static const char *const resumes[] = {"continue", "restart", NULL};
+    struct pl_request *asking = check_sendable(L);
+    asking->resumes_afresh = luaL_checkoption(L, 3, "continue", resumes) == 1;
+    struct pl_request *self = pl_bind_check_send(L);
+    asking->resumes_afresh = false;
+    if (!self)
+        return 0;
     return wait_for(L, self, PL_WAIT_ANSWER, "the answer of an upstream");
 }
 

@@ -66,6 +66,13 @@ static void write_malformed_events(struct pl_metrics_text *out, const uint64_t *
     pl_metrics_text_count(out, cells[PL_METRICS_TARGET_MALFORMED_EVENTS]);
 }
 
+static void write_hedges(struct pl_metrics_text *out, const uint64_t *cells)
+{
+    for (int hedge = 0; hedge < PL_HEDGE_COUNT; hedge++)
+        write_labelled(out, "result", pl_hedge_name((enum pl_hedge)hedge),
+                       cells[PL_METRICS_ROUTE_HEDGES + hedge]);
+}
+
 static void write_first_token(struct pl_metrics_text *out, const uint64_t *cells)
 {
     pl_metrics_text_histogram(out, &pl_metrics_durations, cells);
@@ -186,6 +193,12 @@ static const struct {
      PL_METRICS_ROUTE,
      {"route", NULL},
      write_rescues},
+    {"hedges_total",
+     "counter",
+     "Times a target was slow enough for a second one to be asked, by what came of that.",
+     PL_METRICS_ROUTE,
+     {"route", NULL},
+     write_hedges},
     {"time_to_first_token_seconds",
      "histogram",
      "Streams: from a request's arrival to the first event of its answer, failed tries included.",

@@ -1,6 +1,7 @@
 /*
  * Relay, between its own files: relay.c (heads, and answers made here), relay_stream.c (streams of
- * events), relay_seam.c (a stream that breaks off, and goes on from another target).
+ * events), relay_end.c (how they end), relay_seam.c (a stream that breaks off, and goes on from
+ * another target).
  *
  * Thread: one worker. A reader belongs to a request, from the moment at which its answer is passed
  * on to the request's end; most requests have none, and their events pass unread.
@@ -44,8 +45,15 @@ void pl_relay_write_held(struct pl_request *self, size_t len);
 /** Passes on held bytes of a stream, of which the first `whole` are whole events. False: it goes no
  *  further (reader->broke), and whoever asked for it ends it. */
 PL_NODISCARD bool pl_relay_pass_held(struct pl_request *self, size_t whole);
+/** Passes on bytes of a stream; the same. */
+PL_NODISCARD bool pl_relay_events(struct pl_request *self, const char *data, size_t len);
 size_t pl_relay_held_bytes(const struct pl_response *response);
 void pl_relay_drop_held(struct pl_response *response);
+
+/* ---- relay_end.c ---- */
+
+/** As what a stream has failed that goes no further; NONE: it has only parted. */
+enum pl_failure pl_relay_failure_of_break(const struct pl_request *self);
 /** The answer's end: of the exchange, too, unless a seam is left open. */
 void pl_relay_end(struct pl_request *self, enum pl_failure failure);
 /** The same of a stream that goes no further. */

@@ -66,6 +66,8 @@ void pl_relay_release(struct pl_request *self)
     pl_rescue_text_deinit(&try->prefix);
     free(try->head);
     free(try->pieces);
+    free(try->stream_options);
+    try->stream_options = NULL;
     try->head = NULL;
     try->pieces = NULL;
     try->head_len = try->head_cap = try->piece_cap = 0;

@@ -1,14 +1,9 @@
 /*
  * Relay of streams: see relay.h. Passed on event by event: bytes after the last whole event are
  * kept back, so that when the upstream is cut, what the client has is well-formed and an error
- * event, or another target's events, can follow.
- *
- * How a stream has ended is up to what it says. It is whole with its terminal event, or when the
- * answer in it is finished: then the terminal event is added. Without either it was cut, however
- * cleanly its connection ended. Unread streams keep the bytes of their last events for that; where
- * their API is not known, the connection decides.
+ * event, or another target's events, can follow. Unread streams keep a copy of their last events,
+ * from which relay_end.c tells what kind of an end theirs was.
  */
-#include "log.h"
 #include "relay.h"
 #include <stdio.h>
 #include <stdlib.h>
@@ -51,7 +46,8 @@ static void write_events(struct pl_request *self, const char *data, size_t len)
 {
     struct pl_try *try = self->current;
     size_t at = 0, from = 0;
-    if (!try->hides_usage || len == 0) {
+    bool is_plain = try->reads_usage && !try->usage.met_usage && !try->hidden_ends_in_cr;
+    if (!try->hides_usage || is_plain || len == 0) {
         pl_relay_write(self, data, len);
         return;
     }
@@ -158,6 +154,8 @@ static void pass_events(struct pl_request *self, const char *data, size_t len, s
     }
     if (whole < len)
         hold(self, data + whole, len - whole);
+    else
+        self->current->usage.met_usage = false; /* its event has passed */
 }
 
 /* ---- events that are read -------------------------------------------------------------------- */
@@ -252,6 +250,8 @@ static bool read_events(struct pl_request *self, const char *data, size_t len, s
         from = at;
     }
     hold(self, data + from, len - from);
+    if (from == len)
+        self->current->usage.met_usage = false; /* its event has passed */
     if (reader->keeps_request && reader->rescue.obstacle != PL_RESCUE_NO_OBSTACLE) {
         reader->keeps_request = false;
         pl_relay_release(self);
@@ -289,7 +289,7 @@ void pl_try_check_silence(struct pl_try *self)
     pl_request_relay_done(request, PL_FAIL_TIMEOUT_IDLE);
 }
 
-static bool relay_events(struct pl_request *self, const char *data, size_t len)
+bool pl_relay_events(struct pl_request *self, const char *data, size_t len)
 {
     struct pl_try *try = self->current;
     struct pl_response *response = &try->response;
@@ -332,187 +332,10 @@ bool pl_relay_pass_held(struct pl_request *self, size_t whole)
     return goes_on;
 }
 
-static enum pl_failure failure_of_break(const struct pl_request *self)
-{
-    return self->reader->broke == PL_RELAY_SAYS_ERROR ? PL_FAIL_SERVER_ERROR : PL_FAIL_NONE;
-}
-
 void pl_request_relay_bytes(struct pl_request *self, const char *data, size_t len)
 {
     if (!self->current->response.is_sse)
         pl_relay_write(self, data, len);
-    else if (!relay_events(self, data, len))
-        pl_request_relay_done(self, failure_of_break(self));
-}
-
-/* ---- the end --------------------------------------------------------------------------------- */
-
-static bool is_timeout(enum pl_failure failure)
-{
-    return failure >= PL_FAIL_TIMEOUT_CONNECT && failure <= PL_FAIL_TIMEOUT_DEADLINE;
-}
-
-static void write_error_event(struct pl_request *self, const struct pl_target *target,
-                              enum pl_failure failure)
-{
-    char message[256];
-    snprintf(message, sizeof(message), "The stream from %s ended early: %s", target->name,
-             pl_failure_name(failure));
-    struct pl_client_error error = {.status = is_timeout(failure) ? 504 : 502,
-                                    .message = pl_str_of(message),
-                                    .code = pl_failure_name(failure),
-                                    .request_id = self->id};
-    size_t len;
-    char *event =
-        pl_client_error_event(self->dialect, &error, self->current->response.sse.event_count, &len);
-    pl_relay_write(self, event, len);
-    free(event);
-}
-
-/* The upstream's own: it is enough. */
-static bool has_passed_error(const struct pl_request *self)
-{
-    const struct pl_relay_reader *reader = self->reader;
-    return reader && reader->reads ? reader->has_passed_error
-                                   : self->current->response.sse.seen_error;
-}
-
-void pl_relay_break_off(struct pl_request *self, const struct pl_target *target,
-                        enum pl_failure failure)
-{
-    struct pl_exchange *exchange = self->exchange;
-    const struct pl_response *response = &self->current->response;
-    bool has_said = !self->at_seam && has_passed_error(self);
-    if ((response->is_sse || self->at_seam) && !has_said)
-        write_error_event(self, target, failure);
-    self->broken = true;
-    snprintf(self->reason, sizeof(self->reason), "%s", pl_failure_name(failure));
-    self->exchange = NULL;
-    pl_exchange_abort(exchange, false);
-}
-
-/* Whether the answer is whole, by what it says; `form` gets what the terminal event depends on. */
-static enum pl_rescue_ending judge_ending(const struct pl_request *self, enum pl_rescue_form *form)
-{
-    static const char ongoing[] = "\"finish_reason\":null"; /* in an event too large for the tail */
-    const struct pl_response *response = &self->current->response;
-    const struct pl_relay_reader *reader = self->reader;
-    if (reader && reader->reads) {
-        const struct pl_rescue *rescue = &reader->rescue;
-        *form = rescue->form;
-        if (rescue->seen_finish || rescue->seen_terminal)
-            return PL_RESCUE_ENDING_FINISHED;
-        return rescue->form == PL_RESCUE_FORM_UNKNOWN ? PL_RESCUE_ENDING_UNKNOWN
-                                                      : PL_RESCUE_ENDING_UNFINISHED;
-    }
-    struct pl_str tail = {response->tail, response->tail_len};
-    enum pl_rescue_ending ending = pl_rescue_judge_ending(tail, form);
-    bool goes_on = ending == PL_RESCUE_ENDING_UNKNOWN && response->tail_is_cut &&
-                   memmem(tail.data, tail.len, ongoing, sizeof(ongoing) - 1);
-    return goes_on ? PL_RESCUE_ENDING_UNFINISHED : ending;
-}
-
-static bool has_terminal(const struct pl_request *self)
-{
-    const struct pl_relay_reader *reader = self->reader;
-    return reader && reader->reads ? reader->rescue.seen_terminal
-                                   : self->current->response.sse.seen_terminal;
-}
-
-/* How a stream has ended, after all. `terminal` gets the event that it lacks. */
-static enum pl_failure end_of_stream(const struct pl_request *self, enum pl_failure failure,
-                                     struct pl_str *terminal)
-{
-    const struct pl_response *response = &self->current->response;
-    enum pl_rescue_form form;
-    if (has_passed_error(self))
-        return failure != PL_FAIL_NONE ? failure : PL_FAIL_SERVER_ERROR;
-    if (has_terminal(self))
-        return PL_FAIL_NONE;
-    enum pl_rescue_ending ending = judge_ending(self, &form);
-    if (ending == PL_RESCUE_ENDING_FINISHED) {
-        *terminal = pl_rescue_terminal(form);
-        return PL_FAIL_NONE;
-    }
-    bool is_cut = ending == PL_RESCUE_ENDING_UNFINISHED || response->framing == PL_FRAMING_EOF;
-    return failure == PL_FAIL_NONE && is_cut ? PL_FAIL_TRUNCATED : failure;
-}
-
-/* The last line may lack its end; what only a close has ended may have been cut in it. */
-static bool pass_last_line(struct pl_request *self, enum pl_failure failure)
-{
-    const struct pl_response *response = &self->current->response;
-    if (failure != PL_FAIL_NONE || response->framing == PL_FRAMING_EOF ||
-        pl_relay_held_bytes(response) == 0)
-        return true;
-    return relay_events(self, "\n\n", 2);
-}
-
-static void end_well(struct pl_request *self, struct pl_str terminal)
-{
-    struct pl_exchange *exchange = self->exchange;
-    pl_try_leave(self->current);
-    pl_relay_write(self, terminal.data, terminal.len);
-    self->exchange = NULL;
-    pl_exchange_end(exchange);
-}
-
-static void end_badly(struct pl_request *self, enum pl_failure failure)
-{
-    const struct pl_response *response = &self->current->response;
-    struct pl_trail_entry *entry = pl_try_entry(self->current);
-    pl_try_leave(self->current);
-    pl_log(PL_LOG_WARN, "request %s: answer of %s broke off: %s %s", self->id,
-           self->current->target->name, pl_failure_name(failure),
-           response->detail ? response->detail : "");
-    entry->failure = failure;
-    entry->class = pl_request_class_of(failure);
-    pl_relay_break_off(self, self->current->target, failure);
-}
-
-/* An event has said that it goes no further. */
-static bool is_broken_by_itself(const struct pl_request *self)
-{
-    return self->reader && self->reader->broke != PL_RELAY_GOES_ON;
-}
-
-void pl_relay_end(struct pl_request *self, enum pl_failure failure)
-{
-    struct pl_response *response = &self->current->response;
-    struct pl_str terminal = PL_STR("");
-    bool is_stream = response->is_sse && response->status < 400; /* an error is sent as it came */
-    bool is_broken = is_broken_by_itself(self);
-    if (is_stream && !is_broken && !pass_last_line(self, failure)) {
-        is_broken = true;
-        failure = failure_of_break(self);
-    }
-    pl_timer_stop(&self->current->gate_timer);
-    self->current->watches_silence = false;
-    if (is_broken) {
-        pl_relay_open_seam(self, failure);
-        return;
-    }
-    if (is_stream)
-        failure = end_of_stream(self, failure, &terminal);
-    else if (failure == PL_FAIL_NONE)
-        pl_relay_write_held(self, pl_relay_held_bytes(response));
-    response->failure = failure;
-    if (failure == PL_FAIL_NONE)
-        end_well(self, terminal);
-    else if (pl_relay_can_go_on(self))
-        pl_relay_open_seam(self, failure);
-    else
-        end_badly(self, failure);
-}
-
-void pl_relay_end_broken(struct pl_request *self)
-{
-    pl_relay_end(self, failure_of_break(self));
-}
-
-void pl_request_relay_done(struct pl_request *self, enum pl_failure failure)
-{
-    pl_try_cancel(self->current);
-    pl_relay_end(self, failure);
-    pl_request_wake(self, PL_WAIT_RELAY);
+    else if (!pl_relay_events(self, data, len))
+        pl_request_relay_done(self, pl_relay_failure_of_break(self));
 }

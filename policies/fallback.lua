@@ -17,7 +17,7 @@ return function(req, route)
   local targets = gw.candidates(route)
   local res, err
   for target in targets do
-    res, err = req:send(target)
+    res, err = gw.hedge(req, route, target, targets)
     local class, status = gw.classify(res, err)
     if not route.retry:wants(class, status, FALL_BACK_ON) then break end
   end

@@ -10,7 +10,7 @@ return {
   providers = {
     -- Bought: good, and paid for by the token.
     hosted = {
-      url = env("HOSTED_URL", "http://127.0.0.1:8000/v1"), key = env "HOSTED_API_KEY",
+      url = env("HOSTED_URL", "http://127.0.0.1:8000/v1"), key = env "HOSTED_API_KEY" or nil,
       timeouts = { head = "60s", first_token = "20s" },
     },
     -- Your own machines: cheap, and small.
@@ -181,6 +181,16 @@ return {
         { provider = "own", model = "small", priority = 1 },
       },
       policy = "at_night",
+    },
+    {
+      name = "hedge",
+      match = { model = "quick" },
+      targets = {
+        { provider = "hosted", model = "large", priority = 0 },
+        { provider = "spare", model = "large", priority = 1 },
+      },
+      hedge = { after = "p95", until_known = "2s", budget_percent = 5, burst = 5 },
+      policy = "hedge",
     },
     {
       name = "cap_tokens",

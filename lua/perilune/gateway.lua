@@ -121,6 +121,7 @@ local function make_route(entry, all_targets)
     balance = entry.balance and frozen.view("perilune.route.balance", entry.balance),
     max_ejection_ratio = entry.max_ejection_ratio,
     rescue = entry.rescue and frozen.view("perilune.route.rescue", entry.rescue) or false,
+    hedge = entry.hedge and frozen.view("perilune.route.hedge", entry.hedge) or false,
   }
   local function computed(_, key)
     return key == "targets" and copy(targets) or nil
