@@ -123,6 +123,11 @@ static void test_hedged_json(void **state)
     attempts[0].class = PL_CLASS_HEDGE_LOST;
     attempts[0].status = 0;
     attempts[0].is_hedge = true;
+    for (size_t i = 0; i < 2; i++) {
+        attempts[i].resumes = NULL;
+        attempts[i].parted = false;
+        attempts[i].malformed_event_count = 0;
+    }
     attempts[0].input_tokens = 12;
     attempts[0].output_tokens = -1;
     attempts[1].input_tokens = attempts[1].output_tokens = 5;
