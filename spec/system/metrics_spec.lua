@@ -84,7 +84,9 @@ describe("GET /metrics", function()
     assert.equal(2, families.perilune_target_state:sum({ state = "closed" }))
     assert.equal(2, families.perilune_route_targets:sum({ route = "list", state = "fit" }))
     assert.same({ "0", "1" }, families.perilune_vm_memory_bytes:values("worker"))
-    assert.is_true(families.perilune_vm_memory_bytes:sum({ worker = "1" }) > 10000)
+    support.wait_until("worker 1 to say how it is", function() -- it starts behind the first line
+      return scrape(gw).perilune_vm_memory_bytes:sum({ worker = "1" }) > 10000
+    end)
     local head = gw:admin({ path = "/metrics", method = "HEAD" })
     assert.equal(200, head.status)
     assert.equal("", head.body)
