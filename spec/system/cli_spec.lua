@@ -368,11 +368,12 @@ describe("a secret in the wrong place", function()
   after_each(support.finish)
 
   it("is not told by what refuses it", function()
-    local values = { "sk-0123456789abcdef", "short", 'sk-"quoted"\\back', "https://me:pass@host/path",
-      "https://h/" .. ("k"):rep(300), "sk 5p4c3s are there" }
+    local values = { "sk-0123456789abcdef", "short", 'sk-"quoted"\\back',
+      "https://me:pass@host/path", "https://h/" .. ("k"):rep(300), "sk 5p4c3s are there" }
     local places = { "url = secret 'K'", "api = secret 'K'", "timeouts = { connect = secret 'K' }",
       "health = secret 'K'", "weird = secret 'K'", "url = 'ftp://' .. secret 'K'",
-      "url = 'http://h/v1', headers = { [secret 'K'] = 'x y' }", "tls = { ca = 5, x = secret 'K' }" }
+      "url = 'http://h/v1', headers = { [secret 'K'] = 'x y' }",
+      "tls = { ca = 5, x = secret 'K' }" }
     local file = folder_of({ ["gateway.lua"] = "" })
     for _, value in ipairs(values) do
       for _, place in ipairs(places) do
