@@ -388,6 +388,14 @@ static int remaining_ms(lua_State *L)
     return 1;
 }
 
+/* elapsed_ms(req): since it began */
+static int elapsed_ms(lua_State *L)
+{
+    const struct pl_request *self = check(L, 1, REQUEST_CLASS);
+    lua_pushnumber(L, (lua_Number)(pl_last_now_ms() - self->start_ms));
+    return 1;
+}
+
 /* set_deadline_ms(req, ms): the first one is the route's; a policy can only set a shorter one. */
 static int set_deadline_ms(lua_State *L)
 {
@@ -491,6 +499,7 @@ void pl_bind_request(lua_State *L)
                                        {"write", write_bytes},
                                        {"finish", finish},
                                        {"abort", abort_request},
+                                       {"elapsed_ms", elapsed_ms},
                                        {"remaining_ms", remaining_ms},
                                        {"set_deadline_ms", set_deadline_ms},
                                        {"set_route", set_route},

@@ -180,6 +180,7 @@ struct pl_request {
 
     uint64_t start_ms, deadline_ms; /* deadline_ms 0: none */
     uint64_t route_deadline_ms;     /* as the route says, from the start on; 0: no route yet */
+    uint64_t keep_ms;               /* what the next try leaves for others, see send.c */
     struct pl_timer deadline_timer, wait_timer;
     bool committed; /* a head has gone to the client */
     bool paused;    /* the attempt waits for the client to read */

@@ -98,6 +98,19 @@ return {
   -- weight, without the policy, or answer 500.
   --on_policy_error = "floor",   -- floor, fail
 
+  -- Headers in which clients say how much time a request has; routes may name others. The earlier
+  -- of client's and route's deadline holds, for all there is to a request. A value that is no time
+  -- is answered 400; 0 says nothing. One header, or a list of at most 8. The unit of names that end
+  -- in "-ms", and of x-portkey-request-timeout, x-stainless-timeout, x-stainless-read-timeout and
+  -- grpc-timeout, is known. Default: none. See README.md.
+  --deadline_header = {
+    --"x-envoy-expected-rq-timeout-ms",
+    --{
+      --name = "x-budget",
+      --unit = "s",              -- ms, s, grpc
+    --},
+  --},
+
   -- Traces of requests, as OpenTelemetry spans to a collector that speaks OTLP/HTTP. Without this
   -- table none are made, and what clients send (traceparent) is passed on as it is. What is in them
   -- is told in docker/README.md.
@@ -367,6 +380,19 @@ return {
       --},
 
       --deadline = "10m",                    -- 1ms to 24h; for the whole request
+      -- As above, for this route; an empty list: none.
+      --deadline_header = {
+        --"x-request-timeout-ms",
+        --{
+          --name = "x-budget",
+          --unit = "s",                      -- ms, s, grpc
+        --},
+      --},
+      -- So much of the time is kept for each target that may still be tried: until its answer
+      -- begins, a try gets what the deadline leaves without that. Default: nothing is kept.
+      --reserve = "5s",                      -- 1ms to 24h; less than deadline
+      -- How long after the request's start another try may begin. Default: any time.
+      --retry_within = "20s",                -- 0ms to 24h; less than deadline
 
       -- When an answer that streams counts as one; until then it can still be left for the next
       -- target, unseen by the client:

@@ -28,9 +28,13 @@
 -- and in panic. When all are kept out, the earliest is waited for, and for no less than the
 -- back-off.
 --
+-- Reserve. With `retry.reserve_ms` the core is told with each target how much of the time is for
+-- others (perilune.candidates.reserve): the next try has so much less to begin its answer.
+--
 -- End. After `retry.attempts` targets; when the retry budget is used up, as any target after the
--- first counts as a retry (as in Envoy); or when what is left of the deadline, after a wait that
--- may be due, is too little for a try. Then the policy still holds the last answer and can relay
+-- first counts as a retry (as in Envoy); when what is left of the deadline, after a wait that may
+-- be due, is too little for a try; or when another try would begin later than `retry.within_ms`
+-- after the request. Then the policy still holds the last answer and can relay
 -- it. Where it may hold none, because nothing could be given, the core is told why
 -- (native.give_up). The first target is given whatever the deadline says. A route without targets
 -- gives none.
@@ -48,6 +52,7 @@
 local balance = require "perilune.balance"
 local fitness = require "perilune.candidates.fitness"
 local make_plan = require("perilune.candidates.plan").new
+local reserve = require "perilune.candidates.reserve"
 local round = require "perilune.candidates.round"
 local states = require "perilune.candidates.state"
 local waiting = require "perilune.candidates.waiting"
@@ -72,12 +77,12 @@ end
 --- Waits until one may be given.
 -- @treturn boolean false when the wait does not fit, or nobody knows how long it would be
 local function wait_for_any(state, plan, due)
-  if due then return waiting.wait(state, plan.deps, waiting.backoff_ms(state, plan)) end
+  if due then return waiting.wait(state, plan, waiting.backoff_ms(state, plan)) end
   local until_ms = fitness.until_any_ms(state, plan)
   if not until_ms then return false end
   round.begin(state, plan)
   local wait_ms = math.max(waiting.backoff_ms(state, plan), until_ms, 1)
-  return waiting.wait(state, plan.deps, wait_ms)
+  return waiting.wait(state, plan, wait_ms)
 end
 
 --- Finds the next target, whatever waits it takes. May leave the request in a queue.
@@ -104,7 +109,7 @@ local function advance(state, plan)
   states.learn(state, plan)
   if state.given_count > 0 then
     local budget = plan.budget
-    if not waiting.is_in_time(state) then return nil end
+    if not waiting.is_in_time(state, plan) then return nil end
     if budget and not plan.deps.retry_allowed(budget.ratio, budget.min_count) then return nil end
   end
   local target = search(state, plan)
@@ -129,7 +134,7 @@ end
 local function follow(walk, plan)
   local slot, deps, budget = walk.last_slot + 1, plan.deps, plan.budget
   if slot > plan.count or slot > plan.attempts or states.asks_to_wait(walk.req) then return nil end
-  if not waiting.is_in_time(walk) then return nil end
+  if not waiting.is_in_time(walk, plan) then return nil end
   if budget and not deps.retry_allowed(budget.ratio, budget.min_count) then return nil end
   local target = plan.targets[slot]
   if not deps.admit(target, false) then return nil end
@@ -143,7 +148,7 @@ local function plain_step(walk, plan)
 end
 
 --- A walk is { route, req, last_slot, state }: last_slot as long as there is no state.
-local function step(walk, plan)
+local function next_target(walk, plan)
   if not walk.state then
     if plan.count == 0 then return nil end
     local target = plain_step(walk, plan)
@@ -151,6 +156,12 @@ local function step(walk, plan)
     walk.state = states.new(plan, walk.req, walk.last_slot)
   end
   return advance(walk.state, plan)
+end
+
+local function step(walk, plan)
+  local target = next_target(walk, plan)
+  if target and plan.reserve_ms then reserve.note(walk, plan) end
+  return target
 end
 
 --- Makes the `candidates` function of the public module.
@@ -161,6 +172,7 @@ end
 --    out_until_ms(target) -> time or nil, retry_allowed(ratio, min_count)
 --  * queue_limits(target) -> places, ms; queue_enter(target, places) -> boolean;
 --    queue_leave(target); give_up(code, retry_after_ms or nil)
+--  * keep_ms(ms): how much of the time the next try must leave for others
 --
 -- as perilune.native has them.
 -- @treturn function candidates(route) -> iterator

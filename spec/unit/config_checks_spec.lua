@@ -9,8 +9,8 @@ describe("config.load, refusing", function()
     check_refused {
       { "top", "liste = {},", '2: liste: unknown key: did you mean "listen"?' },
       { "top", "health = {},", "2: health: unknown key: known here: listen, admin, workers, drain, "
-        .. "reload, log_level, response_headers, limits, budgets, on_policy_error, tracing, "
-        .. "providers, routes" },
+        .. "reload, log_level, response_headers, limits, budgets, on_policy_error, "
+        .. "deadline_header, tracing, providers, routes" },
       { "top", 'listen = { adress = "x" },',
         '2: listen.adress: unknown key: did you mean "address"?' },
       { "primary", "quota = {}", "4: providers.primary.quota: unknown key: known here: api, url, "

@@ -1,5 +1,5 @@
 --- The waits of a request between targets: back-offs, for Retry-After, in a queue. Each leaves
--- enough of the deadline for a try, or is not begun.
+-- enough of the deadline for a try, and ends before the route's retry_within, or is not begun.
 
 local waiting = {}
 
@@ -8,20 +8,28 @@ local USEFUL_MS = 100
 -- How often a queued request asks for its target, on average.
 local POLL_MS = 4
 
---- What the deadline leaves for waits before a try.
-local function spare_ms(state)
-  return (state.req:remaining_ms() or math.huge) - USEFUL_MS
+--- The least time that a try is begun with.
+waiting.USEFUL_MS = USEFUL_MS
+
+--- How long waits before the next try may last: what the deadline leaves, and, for another try than
+-- the first, what the route's retry_within does. `state` is a walk or its state.
+local function spare_ms(state, plan)
+  local req = state.req
+  local left_ms = (req:remaining_ms() or math.huge) - USEFUL_MS
+  if not plan.within_ms or state.given_count == 0 then return left_ms end
+  return math.min(left_ms, plan.within_ms - req:elapsed_ms())
 end
 
---- Whether the deadline leaves enough for a try.
-function waiting.is_in_time(state)
-  return spare_ms(state) >= 0
+--- Whether there is time to begin another try.
+function waiting.is_in_time(state, plan)
+  return spare_ms(state, plan) >= 0
 end
 
 --- Waits, if there is time to.
 -- @treturn boolean whether it did
-function waiting.wait(state, deps, wait_ms)
-  if spare_ms(state) < wait_ms then return false end
+function waiting.wait(state, plan, wait_ms)
+  local deps = plan.deps
+  if spare_ms(state, plan) < wait_ms then return false end
   state.waited = true
   if wait_ms <= 0 then return true end
   state.waited_to_ms = deps.now_ms() + wait_ms
@@ -50,7 +58,7 @@ function waiting.queue(state, plan)
     state.queued_slot = state.busy_slot
     state.queue_until_ms = state.queue_until_ms or deps.now_ms() + max_ms
   end
-  local left_ms = math.min(state.queue_until_ms - deps.now_ms(), spare_ms(state))
+  local left_ms = math.min(state.queue_until_ms - deps.now_ms(), spare_ms(state, plan))
   if left_ms <= 0 then
     deps.give_up("queue_timeout")
     return false
