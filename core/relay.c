@@ -235,21 +235,26 @@ void pl_request_relay_bytes(struct pl_request *self, const char *data, size_t le
         write_client(self, data, len);
 }
 
+static bool is_timeout(enum pl_failure failure)
+{
+    return failure >= PL_FAIL_TIMEOUT_CONNECT && failure <= PL_FAIL_TIMEOUT_DEADLINE;
+}
+
 /* The last event of a stream that will not end well, so that the client's library raises. */
 static void write_error_event(struct pl_request *self, enum pl_failure failure)
 {
-    char message[256], event[512];
+    char message[256];
     snprintf(message, sizeof(message), "The stream from %s ended early: %s",
              self->response.target->name, pl_failure_name(failure));
-    size_t json_len;
-    char *json = pl_json_encode_string(message, strlen(message), &json_len);
-    int n = snprintf(event, sizeof(event),
-                     "data: {\"error\":{\"message\":%s,\"type\":\"upstream_error\",\"param\":null,"
-                     "\"code\":\"%s\"}}\n\n",
-                     json, pl_failure_name(failure));
-    free(json);
-    if (n > 0 && (size_t)n < sizeof(event))
-        write_client(self, event, (size_t)n);
+    struct pl_client_error error = {.status = is_timeout(failure) ? 504 : 502,
+                                    .message = pl_str_of(message),
+                                    .code = pl_failure_name(failure),
+                                    .request_id = self->id};
+    size_t len;
+    char *event =
+        pl_client_error_event(self->dialect, &error, self->response.sse.event_count, &len);
+    write_client(self, event, len);
+    free(event);
 }
 
 /* A stream framed by the close of the connection is whole only if it says so itself. */
@@ -365,24 +370,30 @@ void pl_request_respond(struct pl_request *self, int status, const struct pl_hea
     pl_exchange_reply(exchange, status, answer_headers(self, headers), body, len);
 }
 
-void pl_request_fail(struct pl_request *self, int status, const char *type, const char *code,
-                     const char *message)
+void pl_request_fail_with(struct pl_request *self, struct pl_client_error *error,
+                          const struct pl_headers *headers)
 {
-    char body[1024];
-    size_t json_len;
-    struct pl_headers headers;
-    char *json = pl_json_encode_string(message, strlen(message), &json_len);
-    int len =
-        snprintf(body, sizeof(body),
-                 "{\"error\":{\"message\":%s,\"type\":\"%s\",\"param\":null,\"code\":\"%s\"}}",
-                 json, type, code);
-    free(json);
-    assert(len > 0 && (size_t)len < sizeof(body));
+    struct pl_headers all;
+    size_t len;
+    error->request_id = self->id;
+    char *body = pl_client_error_body(self->dialect, error, &len);
+    pl_headers_init(&all);
+    if (headers)
+        pl_headers_copy(&all, headers);
+    if (pl_headers_count(&all, PL_STR("Content-Type")) == 0)
+        add_header(&all, PL_STR("Content-Type"), PL_STR("application/json"));
+    if (self->dialect == PL_DIALECT_ANTHROPIC)
+        add_header(&all, PL_STR("request-id"), pl_str_of(self->id));
+    pl_request_respond(self, error->status, &all, body, len);
+    pl_headers_deinit(&all);
+    free(body);
+}
+
+void pl_request_fail(struct pl_request *self, int status, const char *code, const char *message)
+{
+    struct pl_client_error error = {.status = status, .message = pl_str_of(message), .code = code};
     self->failed = true;
-    pl_headers_init(&headers);
-    add_header(&headers, PL_STR("Content-Type"), PL_STR("application/json"));
-    pl_request_respond(self, status, &headers, body, (size_t)len);
-    pl_headers_deinit(&headers);
+    pl_request_fail_with(self, &error, NULL);
 }
 
 void pl_request_start_answer(struct pl_request *self, int status, const struct pl_headers *headers)

@@ -279,12 +279,13 @@ void pl_request_begin(struct pl_exchange *exchange, void *runtime)
     char error[256];
     self->exchange = exchange;
     take_id(self, pl_exchange_headers(exchange));
+    self->dialect =
+        pl_client_error_dialect(pl_exchange_path(exchange), pl_exchange_headers(exchange));
     pl_request_begin_trace(self);
     if (has_dot_segment(pl_exchange_path(exchange))) {
-        pl_request_fail(self, 400, "invalid_request_error", "invalid_path",
-                        "The path has '.' or '..' segments.");
+        pl_request_fail(self, 400, "invalid_path", "The path has '.' or '..' segments.");
     } else if (read_body(self, error, sizeof(error)) != PL_OK) {
-        pl_request_fail(self, 400, "invalid_request_error", "invalid_body", error);
+        pl_request_fail(self, 400, "invalid_body", error);
     } else {
         pl_exchange_set_ops(exchange, &exchange_ops, self);
         pl_request_run_policy(self);

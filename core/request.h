@@ -20,6 +20,7 @@
 
 #include "attempt.h"
 #include "base.h"
+#include "client_error.h"
 #include "coroutine.h"
 #include "gate.h"
 #include "generation.h"
@@ -143,6 +144,7 @@ struct pl_request {
     struct pl_coroutine coroutine;
     enum pl_wait wait;
     char id[PL_REQUEST_ID_MAX + 1];
+    enum pl_dialect dialect; /* of errors of ours */
     char *route;             /* for the log */
     const char *policy;      /* its name, a string of the VM; NULL before there is a route */
     const char *model_match; /* the route's pattern, the same; NULL: it has none */
@@ -367,9 +369,11 @@ void pl_request_relay_done(struct pl_request *self, enum pl_failure failure);
 /** Whole answer made here. `headers` may be NULL; x-request-id and the trail are added. */
 void pl_request_respond(struct pl_request *self, int status, const struct pl_headers *headers,
                         const char *body, size_t len);
-/** OpenAI-form error answer. */
-void pl_request_fail(struct pl_request *self, int status, const char *type, const char *code,
-                     const char *message);
+/** Error answer in the client's dialect: what went wrong in the gateway or in its policy. */
+void pl_request_fail(struct pl_request *self, int status, const char *code, const char *message);
+/** The same, said by a policy or by the library. request_id is filled in; `headers` may be NULL. */
+void pl_request_fail_with(struct pl_request *self, struct pl_client_error *error,
+                          const struct pl_headers *headers);
 /** Head of a streamed answer made by the policy. */
 void pl_request_start_answer(struct pl_request *self, int status, const struct pl_headers *headers);
 /** Breaks the client's connection. */

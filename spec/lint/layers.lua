@@ -17,7 +17,7 @@ local LAYERS = {
     "timer", "dial", "pool", "tls", "resolve", "target", "probe", "sink", "spans", "exporter" } },
   { name = "pure", files = { "json", "sse", "headers", "http1", "guard", "multipart",
     "health", "gauge", "metrics", "bundle", "usage", "figures", "charges", "trial", "strikes",
-    "pattern", "record", "recent", "gate", "trace", "otlp" } },
+    "pattern", "record", "recent", "gate", "trace", "otlp", "client_error" } },
   { name = "base", files = { "base", "log", "watchdog" } },
 }
 
