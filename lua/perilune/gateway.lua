@@ -98,7 +98,7 @@ end
 
 --- The client says how much time it has in words that are none.
 local function refuse_deadline(req, code, message, header)
-  return answer(req, 400, errors.body(400, code, message, { param = header }))
+  return req:fail(400, code, message, { param = header })
 end
 
 --- The policy could not even begin, and its route wants no other.
