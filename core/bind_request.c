@@ -206,11 +206,13 @@ static int wait_for(lua_State *L, struct pl_request *self, enum pl_wait wait, co
     return pl_coroutine_yield(&self->coroutine, L, label);
 }
 
-/* send_begin(req, target): yields until there is an answer to judge, or a failure. */
+/* send_begin(req, target, within_ms | nil): yields until there is an answer to judge, or a
+ * failure. */
 static int send_begin(lua_State *L)
 {
     struct pl_request *self = check_uncommitted(L);
     const struct pl_target *target = pl_bind_check_target(L, 2);
+    uint64_t within_ms = lua_isnoneornil(L, 3) ? 0 : pl_bind_check_duration_ms(L, 3);
     pl_bind_check_yieldable(L);
     if (self->past_deadline || pl_request_remaining_ms(self) == 0) {
         pl_request_drop_answer(self);
@@ -219,6 +221,7 @@ static int send_begin(lua_State *L)
         pl_response_explain(&self->current->response, "the request's deadline has passed");
         return 0;
     }
+    self->within_ms = within_ms;
     int rc = pl_request_send(self, target);
     if (rc == PL_ERR_LIMIT)
         return luaL_error(L, "no more than %d tries can be made for a request", PL_TRAIL_MAX);
@@ -440,8 +443,8 @@ static struct pl_gate_options check_gate(lua_State *L, int index)
     return gate;
 }
 
-/* set_route(req, name, policy, refuses_floor, model_match, gate): the texts are kept by the caller;
- * gate nil: the defaults */
+/* set_route(req, name, policy, refuses_floor, model_match, gate, chance_ms): the texts are kept by
+ * the caller; gate nil: the defaults */
 static int set_route(lua_State *L)
 {
     struct pl_request *self = check(L, 1, REQUEST_CLASS);
@@ -454,6 +457,7 @@ static int set_route(lua_State *L)
     self->model_match = luaL_optstring(L, 5, NULL);
     if (lua_istable(L, 6))
         self->gate = check_gate(L, 6);
+    self->chance_ms = lua_isnoneornil(L, 7) ? 0 : pl_bind_check_duration_ms(L, 7);
     return 0;
 }
 

@@ -443,7 +443,8 @@ static void forget(struct pl_request *self)
     self->give_up_code[0] = '\0';
     self->give_up_retry_ms = 0;
     self->wait = PL_WAIT_NONE;
-    self->deadline_ms = self->route_deadline_ms = self->keep_ms = 0;
+    self->deadline_ms = self->route_deadline_ms = self->chance_ms = 0;
+    self->keep_ms = self->within_ms = 0;
     self->status = 0;
     self->body = PL_STR("");
     self->serial++;

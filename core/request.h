@@ -109,7 +109,9 @@ struct pl_request {
 
     uint64_t start_ms, deadline_ms; /* deadline_ms 0: none */
     uint64_t route_deadline_ms;     /* as the route says, from the start on; 0: no route yet */
-    uint64_t keep_ms;               /* what the next try leaves for others, see send.c */
+    uint64_t keep_ms, within_ms;    /* for the next try: what it leaves for others of the time, and
+                                       how soon its answer must begin; 0: nothing was said */
+    uint64_t chance_ms; /* with so much time and no answer a try counts for its target; 0: never */
     struct pl_timer deadline_timer, wait_timer;
     bool committed; /* a head has gone to the client */
     bool client_gone;

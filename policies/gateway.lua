@@ -389,7 +389,8 @@ return {
         --},
       --},
       -- So much of the time is kept for each target that may still be tried: until its answer
-      -- begins, a try gets what the deadline leaves without that. Default: nothing is kept.
+      -- begins, a try gets what the deadline leaves without that. A try that had so much time and
+      -- no answer counts for the target's health. Default: nothing is kept.
       --reserve = "5s",                      -- 1ms to 24h; less than deadline
       -- How long after the request's start another try may begin. Default: any time.
       --retry_within = "20s",                -- 0ms to 24h; less than deadline

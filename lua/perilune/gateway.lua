@@ -219,7 +219,7 @@ function gateway.new(deps)
     local chosen = served[index]
     if serves_floor and req.route then return chosen.floor(req) end
     req:set_route(chosen.name, chosen.policy_name, chosen.refuses_floor,
-      chosen.pattern_of(req.model), chosen.gate)
+      chosen.pattern_of(req.model), chosen.gate, chosen.chance_ms)
     local wanted_ms, problem, message, header = deadline_of(chosen, req)
     if not wanted_ms then return refuse_deadline(req, problem, message, header) end
     req:set_deadline_ms(wanted_ms)
