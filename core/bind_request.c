@@ -5,6 +5,7 @@
 #include "bind.h"
 #include "log.h"
 #include <lauxlib.h>
+#include <stdlib.h>
 #include <string.h>
 
 static const char REQUEST_CLASS[] = "perilune.request";
@@ -260,6 +261,17 @@ static int settle_error(lua_State *L)
     return 0;
 }
 
+/* can_relay(req, res): whether it can follow what the client has had, see request_heartbeat.c */
+static int can_relay(lua_State *L)
+{
+    struct pl_request *self = check_uncommitted(L);
+    const struct pl_response *response = &self->current->response;
+    pl_bind_check_response(L, 2, self);
+    bool is_stream = response->is_sse && response->status < 300;
+    lua_pushboolean(L, !self->stream_is_open || is_stream);
+    return 1;
+}
+
 /* relay_begin(req, res): commits; yields until the answer has ended. */
 static int relay_begin(lua_State *L)
 {
@@ -325,8 +337,55 @@ static int respond(lua_State *L)
     const char *text = luaL_checklstring(L, 3, &len);
     struct pl_headers *headers = &self->runtime->policy_headers;
     pl_bind_check_headers(L, 4, headers);
+    if (self->stream_is_open)
+        return luaL_error(L, "a stream of events has begun");
     pl_request_drop_answer(self);
     pl_request_respond(self, status, headers, text, len);
+    lua_pushboolean(L, 1);
+    return 1;
+}
+
+/* stream_is_open(req): heartbeats have begun a stream of events, and the answer is a part of it */
+static int stream_is_open(lua_State *L)
+{
+    const struct pl_request *self = check(L, 1, REQUEST_CLASS);
+    lua_pushboolean(L, self->stream_is_open && !self->committed);
+    return 1;
+}
+
+static struct pl_request *check_stream(lua_State *L)
+{
+    struct pl_request *self = check_uncommitted(L);
+    if (!self->stream_is_open)
+        luaL_error(L, "no stream is open");
+    return self;
+}
+
+/* end_stream(req, status, bytes): ends the open stream with these events. */
+static int end_stream(lua_State *L)
+{
+    struct pl_request *self = check_stream(L);
+    int status = check_status(L, 2);
+    size_t len;
+    const char *data = luaL_checklstring(L, 3, &len);
+    pl_request_drop_answer(self);
+    pl_request_end_stream(self, status, data, len);
+    lua_pushboolean(L, 1);
+    return 1;
+}
+
+/* fail_as(req, status, json): ends it with an error in the words of whoever wrote this body. */
+static int fail_as(lua_State *L)
+{
+    struct pl_request *self = check_stream(L);
+    int status = check_status(L, 2);
+    struct pl_str json;
+    json.data = luaL_checklstring(L, 3, &json.len);
+    size_t len;
+    char *event = pl_client_error_wrap(self->dialect, json, &len);
+    pl_request_drop_answer(self);
+    pl_request_end_stream(self, status, event, len);
+    free(event);
     lua_pushboolean(L, 1);
     return 1;
 }
@@ -355,6 +414,9 @@ static int start(lua_State *L)
     int status = check_status(L, 2);
     struct pl_headers *headers = &self->runtime->policy_headers;
     pl_bind_check_headers(L, 3, headers);
+    if (self->stream_is_open && (status >= 300 || !pl_headers_say_events(headers)))
+        return luaL_error(L,
+                          "heartbeats have begun a stream of events: no other answer can follow");
     pl_request_drop_answer(self);
     pl_request_start_answer(self, status, headers);
     return 0;
@@ -427,7 +489,7 @@ static int set_deadline_ms(lua_State *L)
     return 0;
 }
 
-/* The options of a table { on, max_bytes, check_body }. */
+/* The options of a table { on, max_bytes, check_body, heartbeat_ms }. */
 static struct pl_gate_options check_gate(lua_State *L, int index)
 {
     static const char *const names[] = {"content", "event", "head", NULL};
@@ -439,7 +501,9 @@ static struct pl_gate_options check_gate(lua_State *L, int index)
     gate.on = (enum pl_gate_on)luaL_checkoption(L, -3, NULL, names);
     gate.max_bytes = (uint32_t)luaL_checkint(L, -2);
     gate.check_body = lua_toboolean(L, -1);
-    lua_pop(L, 3);
+    lua_getfield(L, index, "heartbeat_ms");
+    gate.heartbeat_ms = (uint32_t)luaL_optint(L, -1, 0);
+    lua_pop(L, 4);
     return gate;
 }
 
@@ -457,6 +521,7 @@ static int set_route(lua_State *L)
     self->model_match = luaL_optstring(L, 5, NULL);
     if (lua_istable(L, 6))
         self->gate = check_gate(L, 6);
+    pl_request_start_heartbeats(self);
     self->chance_ms = lua_isnoneornil(L, 7) ? 0 : pl_bind_check_duration_ms(L, 7);
     return 0;
 }
@@ -510,10 +575,14 @@ void pl_bind_request(lua_State *L)
                                          {"send_begin", send_begin},
                                          {"send_result", send_result},
                                          {"settle_error", settle_error},
+                                         {"can_relay", can_relay},
                                          {"relay_begin", relay_begin},
                                          {"relay_result", relay_result},
                                          {"respond", respond},
                                          {"fail", fail},
+                                         {"fail_as", fail_as},
+                                         {"end_stream", end_stream},
+                                         {"stream_is_open", stream_is_open},
                                          {"sleep_ms", sleep_ms},
                                          {NULL, NULL}};
     static const luaL_Reg methods[] = {{"body", body},

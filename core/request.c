@@ -93,6 +93,8 @@ static struct pl_request *request_new(struct pl_runtime *runtime)
         self->current = &self->own_try;
         pl_timer_init(&self->deadline_timer, runtime->base, runtime->timeline, on_deadline, self);
         pl_timer_init(&self->wait_timer, runtime->base, runtime->timeline, on_wait_timer, self);
+        pl_timer_init(&self->heartbeat_timer, runtime->base, runtime->timeline,
+                      pl_request_on_heartbeat, self);
     }
     TAILQ_INSERT_TAIL(&runtime->active, self, link);
     runtime->active_count++;
@@ -432,7 +434,7 @@ static void forget(struct pl_request *self)
     self->model = self->route = NULL;
     self->model_len = self->trail_count = 0;
     self->model_field = (struct pl_multipart_field){0};
-    self->stream = self->committed = self->client_gone = false;
+    self->stream = self->committed = self->client_gone = self->stream_is_open = false;
     self->past_deadline = self->broken = self->floor = self->first_token = false;
     self->refuses_floor = false;
     self->gate = (struct pl_gate_options){0};
@@ -465,6 +467,7 @@ void pl_request_end(struct pl_request *self)
     pl_request_leave_retries(self);
     pl_timer_stop(&self->deadline_timer);
     pl_timer_stop(&self->wait_timer);
+    pl_timer_stop(&self->heartbeat_timer);
     pl_coroutine_close(&self->coroutine);
     pl_request_drop_edits(self);
     forget(self);

@@ -13,6 +13,7 @@
  *   forward.c  the upstream's request
  *   send.c     one try: its start, and what its answer does before the commit
  *   relay.c    the commit: the answer to the client
+ *   request_heartbeat.c  what a client hears before
  *   request_record.c  what is told of it at its end
  *   request_trace.c  its trace
  */
@@ -63,8 +64,9 @@ struct pl_request_origin {
 /** When an answer that streams is one, and what of others is looked into; from the route. */
 struct pl_gate_options {
     enum pl_gate_on { PL_GATE_ON_CONTENT, PL_GATE_ON_EVENT, PL_GATE_ON_HEAD } on;
-    uint32_t max_bytes; /* held without a verdict, then it is passed on; 0: PL_HELD_MAX_BYTES */
-    bool check_body;    /* a good answer that does not stream is judged by its body */
+    uint32_t max_bytes;    /* held without a verdict, then it is passed on; 0: PL_HELD_MAX_BYTES */
+    bool check_body;       /* a good answer that does not stream is judged by its body */
+    uint32_t heartbeat_ms; /* how often a client that waits for a stream is told so; 0: never */
 };
 
 enum pl_body_kind { PL_BODY_NONE, PL_BODY_JSON, PL_BODY_MULTIPART, PL_BODY_OPAQUE };
@@ -112,8 +114,9 @@ struct pl_request {
     uint64_t keep_ms, within_ms;    /* for the next try: what it leaves for others of the time, and
                                        how soon its answer must begin; 0: nothing was said */
     uint64_t chance_ms; /* with so much time and no answer a try counts for its target; 0: never */
-    struct pl_timer deadline_timer, wait_timer;
-    bool committed; /* a head has gone to the client */
+    struct pl_timer deadline_timer, wait_timer, heartbeat_timer;
+    bool committed;      /* an answer has been begun */
+    bool stream_is_open; /* by heartbeats: whatever is the answer is a part of that stream */
     bool client_gone;
     bool past_deadline;
     struct pl_gate_options gate;
@@ -157,6 +160,7 @@ struct pl_runtime {
     struct pl_record_text record_text; /* the one at hand */
     struct pl_spans *spans;            /* where the spans of sampled ones go, or NULL */
     struct pl_otlp_text span_text;     /* in which they are written */
+    bool is_mute;                      /* no heartbeats */
     bool is_simulator;                 /* bodies are its own to check, answers its own to label */
     struct pl_request *running;        /* whose policy runs right now */
     struct pl_watch *watch;            /* where that is shown; NULL where nobody watches */
@@ -255,9 +259,28 @@ void pl_request_begin_trace(struct pl_request *self);
  *  The duration must be known. */
 void pl_request_fill_trace(const struct pl_request *self, struct pl_record *out);
 
+/* ---- request_heartbeat.c ---- */
+
+/** From now on, if its route wants them and the client a stream. */
+void pl_request_start_heartbeats(struct pl_request *self);
+/** Of heartbeat_timer. */
+void pl_request_on_heartbeat(void *arg);
+/** Ends the open stream with these bytes, whole events; `status` is what they stand for. */
+void pl_request_end_stream(struct pl_request *self, int status, const char *data, size_t len);
+/** Ends it with an error. */
+void pl_request_fail_stream(struct pl_request *self, const struct pl_client_error *error);
+
 /* ---- relay.c ---- */
 
-/** Begins relaying the live answer; true when it has already ended, else wait for PL_WAIT_RELAY. */
+/** Head of the stream that heartbeats open. */
+void pl_request_open_stream(struct pl_request *self, const struct pl_headers *headers);
+/** A comment in the open stream: which tries there were, as the head could not know. */
+void pl_request_tell_trail(struct pl_request *self);
+
+/**
+ * Begins relaying the live answer; true when it has already ended, else wait for PL_WAIT_RELAY.
+ * Into a stream that is open only another stream can be relayed.
+ */
 bool pl_request_relay(struct pl_request *self);
 /** Body bytes of the answer being relayed. */
 void pl_request_relay_bytes(struct pl_request *self, const char *data, size_t len);

@@ -294,7 +294,6 @@ void pl_request_expire_answer(struct pl_request *self)
 
 static void copy_head(struct pl_response *self, const struct pl_response_head *head)
 {
-    struct pl_str type;
     pl_headers_copy(&self->headers, &head->headers);
     self->live = true;
     self->status = head->status;
@@ -302,10 +301,7 @@ static void copy_head(struct pl_response *self, const struct pl_response_head *h
     /* without a body, too: an answer to HEAD tells the length of the one to GET */
     bool has_length = pl_headers_count(&head->headers, PL_STR("content-length")) > 0;
     self->content_length_bytes = has_length ? (int64_t)head->content_length_bytes : -1;
-    self->is_sse = head->framing != PL_FRAMING_NONE &&
-                   pl_headers_get(&self->headers, PL_STR("content-type"), &type) &&
-                   type.len >= 17 &&
-                   pl_str_equal_nocase((struct pl_str){type.data, 17}, PL_STR("text/event-stream"));
+    self->is_sse = head->framing != PL_FRAMING_NONE && pl_headers_say_events(&self->headers);
     pl_sse_init(&self->sse);
     pl_gate_init(&self->gate);
 }

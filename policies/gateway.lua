@@ -407,6 +407,10 @@ return {
         --on = "content",                    -- content, event, head
         --bytes = "64KiB",                   -- 1KiB to 1MiB; with so many a stream is passed
                                              -- on, whatever it says
+        -- How often a client that waits for a stream gets a comment meanwhile, for what stands
+        -- between and closes silent connections. Default: never. The first one commits the answer
+        -- to status 200: from then on failures are events in the stream, see README.md.
+        --heartbeat = "15s",                 -- 100ms to 1h
       --},
       -- Look into answers that do not stream, too: one without content is "empty", one that is not
       -- JSON is "malformed". For completions, responses, messages and embeddings of at most 1 MiB.

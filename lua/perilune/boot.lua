@@ -5,6 +5,7 @@
 -- runs when the coroutine goes on.
 
 local cjson = require "cjson.safe"
+local classify = require("perilune.classify").classify
 local classify_error = require("perilune.classify").classify_error
 local completion = require "perilune.completion"
 local config = require "perilune.config"
@@ -16,6 +17,7 @@ local estimate = require "perilune.estimate"
 local explain = require "perilune.explain"
 local gateway = require "perilune.gateway"
 local health = require "perilune.health"
+local heartbeat = require "perilune.heartbeat"
 local modules = require "perilune.modules"
 local native = require "perilune.native"
 local sandbox = require "perilune.sandbox"
@@ -104,6 +106,7 @@ end
 --- Answers the client with `res`, or with the error that `err` stands for; waits for the end.
 function request.relay(req, res, err)
   if res ~= nil then
+    if not native.can_relay(req, res) then return heartbeat.relay(native, req, res, classify) end
     native.relay_begin(req, res)
     return native.relay_result(req)
   end
@@ -114,10 +117,17 @@ end
 
 --- Answers with a whole body; a table is sent as JSON.
 function request.respond(req, status, body, headers)
-  if type(body) ~= "table" then return native.respond(req, status, body or "", headers) end
-  local text, problem = encode(body)
-  if not text then error("respond: the body cannot be encoded: " .. tostring(problem), 2) end
-  return native.respond(req, status, text, headers or JSON_HEADERS)
+  local text = body or ""
+  if type(body) == "table" then
+    local problem
+    text, problem = encode(body)
+    if not text then error("respond: the body cannot be encoded: " .. tostring(problem), 2) end
+    headers = headers or JSON_HEADERS
+  end
+  if native.stream_is_open(req) then
+    return heartbeat.respond(native, req, status, text, headers, decode)
+  end
+  return native.respond(req, status, text, headers)
 end
 
 local NO_OPTIONS = {}

@@ -145,8 +145,10 @@ end
 local function gate_of(entry)
   local gate = entry.gate or {}
   local on, max_bytes = gate.on or "content", gate.max_bytes or GATE_MAX_BYTES
-  if on == "content" and max_bytes == GATE_MAX_BYTES and not entry.check_body then return nil end
-  return { on = on, max_bytes = max_bytes, check_body = entry.check_body }
+  local is_usual = on == "content" and max_bytes == GATE_MAX_BYTES and not gate.heartbeat_ms
+  if is_usual and not entry.check_body then return nil end
+  return { on = on, max_bytes = max_bytes, check_body = entry.check_body,
+    heartbeat_ms = gate.heartbeat_ms }
 end
 
 --- How long a try without an answer must have lasted to say something about its target, see

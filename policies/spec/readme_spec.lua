@@ -167,6 +167,12 @@ function check.header(value, answer)
   assert.equal(text, answer.headers[name])
 end
 
+function check.events(value, answer)
+  local data = {}
+  for position, event in ipairs(answer:events()) do data[position] = event.data end
+  assert.equal(value, table.concat(data, " "))
+end
+
 function check.ended(value, answer)
   assert.equal(value, answer.ended)
 end

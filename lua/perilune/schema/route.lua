@@ -123,6 +123,7 @@ local RESPONSE = types.record {
 local GATE = section {
   { "on", types.choice({ "content", "event", "head" }, "content") },
   { "bytes", types.bytes("1KiB", "1MiB", "64KiB") },
+  { "heartbeat", types.span("100ms", "1h") },
 }
 
 return types.record {

@@ -102,7 +102,9 @@ local function normalise_route(entry, name, defaults)
     retry = retry_of(entry.retry, entry.reserve, entry.retry_within),
     deadline_ms = entry.deadline,
     deadline_headers = deadline_headers_of(entry.deadline_header or defaults.deadline_header),
-    gate = { on = entry.gate.on, max_bytes = entry.gate.bytes }, check_body = entry.check_body,
+    gate = { on = entry.gate.on, max_bytes = entry.gate.bytes,
+      heartbeat_ms = entry.gate.heartbeat },
+    check_body = entry.check_body,
     response = response_of(entry.response), models = matching.models_of(entry),
   }
 end
