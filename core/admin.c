@@ -159,6 +159,7 @@ static void get_metrics(struct pl_admin *self, struct pl_exchange *exchange)
         .metrics = self->parts.metrics,
         .topology = &self->config->topology,
         .reload = self->parts.reload,
+        .access_log = self->parts.access_log,
         .spans = self->parts.spans,
     };
     if (self->parts.metrics)

@@ -374,7 +374,8 @@ static int end_stream(lua_State *L)
     return 1;
 }
 
-/* fail_as(req, status, json): ends it with an error in the words of whoever wrote this body. */
+/* fail_as(req, status, json, is_relayed): ends it with an error in the words of whoever wrote this
+ * body; is_relayed: the target of the last try did. */
 static int fail_as(lua_State *L)
 {
     struct pl_request *self = check_stream(L);
@@ -383,6 +384,7 @@ static int fail_as(lua_State *L)
     json.data = luaL_checklstring(L, 3, &json.len);
     size_t len;
     char *event = pl_client_error_wrap(self->dialect, json, &len);
+    self->relayed = lua_toboolean(L, 4);
     pl_request_drop_answer(self);
     pl_request_end_stream(self, status, event, len);
     free(event);
@@ -437,6 +439,7 @@ static int write_bytes(lua_State *L)
     size_t len;
     const char *data = luaL_checklstring(L, 2, &len);
     pl_bind_check_wait(L, self);
+    pl_request_note_answer(self, data, len);
     if (pl_exchange_write(self->exchange, data, len))
         return 0;
     return wait_for(L, self, PL_WAIT_WRITABLE, "the client to read");

@@ -158,6 +158,8 @@ int pl_config_override(struct pl_config *self, const struct pl_config_overrides 
     }
     if (overrides->workers >= 0)
         self->workers = overrides->workers;
+    if (overrides->log_format >= 0)
+        self->topology.access_log.is_plain = overrides->log_format == 1;
     if (self->admin_address && !self->admin_token && !pl_config_is_loopback(self->admin_address)) {
         snprintf(error, error_size, "--admin %.100s: an address off loopback needs admin.token",
                  self->admin_address);
@@ -245,6 +247,7 @@ static void provider_deinit(struct pl_provider *self)
     free(self->endpoint.trust);
     SSL_CTX_free(self->endpoint.tls);
     pl_headers_deinit(&self->headers);
+    pl_headers_deinit(&self->defaults);
     free(self->check.path);
     free(self->check.method);
     free(self->check.statuses);
@@ -323,5 +326,9 @@ void pl_config_free(struct pl_config *self)
     free(self->tls_key);
     free(self->admin_address);
     free(self->admin_token);
+    free(self->access_log_path);
+    for (char **at = self->topology.access_log.redact; at && *at; at++)
+        free(*at);
+    free(self->topology.access_log.redact);
     free(self);
 }

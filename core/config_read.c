@@ -4,6 +4,7 @@
  */
 #include "config_internal.h"
 #include "log.h"
+#include "redact.h"
 #include <lauxlib.h>
 #include <openssl/sha.h>
 #include <stdio.h>
@@ -108,19 +109,35 @@ char *pl_config_host_header(const char *host, uint16_t port, bool tls)
     return pl_config_format("%s%s%s:%u", open, host, close, port);
 }
 
+/* As the provider's API wants it: "Authorization: Bearer sk-..", or "x-api-key: sk-..". */
+static int add_key(struct pl_headers *headers, bool is_anthropic, const char *key)
+{
+    if (is_anthropic)
+        return pl_headers_add(headers, PL_STR("x-api-key"), pl_str_of(key));
+    char *value = pl_config_format("Bearer %s", key);
+    int rc = pl_headers_add(headers, PL_STR("Authorization"), pl_str_of(value));
+    explicit_bzero(value, strlen(value));
+    free(value);
+    return rc;
+}
+
+static bool is_anthropic(lua_State *L, int index)
+{
+    char *api = get_string(L, index, "api");
+    bool result = api && strcmp(api, "anthropic") == 0;
+    free(api);
+    return result;
+}
+
 static void read_credential(lua_State *L, int index, struct pl_provider *self)
 {
     char *auth = get_string(L, index, "auth"), *key = get_string(L, index, "key");
     int rc = PL_OK;
     self->auth = auth && strcmp(auth, "passthrough") == 0 ? PL_AUTH_PASSTHROUGH : PL_AUTH_NONE;
     if (key) {
-        char *value = pl_config_format("Bearer %s", key);
         self->auth = PL_AUTH_KEY;
-        rc = pl_headers_add(&self->headers, PL_STR("Authorization"),
-                            (struct pl_str){value, strlen(value)});
-        explicit_bzero(value, strlen(value));
+        rc = add_key(&self->headers, is_anthropic(L, index), key);
         explicit_bzero(key, strlen(key));
-        free(value);
     }
     free(auth);
     free(key);
@@ -159,6 +176,15 @@ void pl_config_read_tls(struct pl_config *config, lua_State *L, int index, struc
     free(ca);
     if (!self->tls)
         luaL_error(L, "gateway.lua: %s.tls: %s", key, error);
+}
+
+/* Anthropic answers no request without a version. Those who have none get its first. */
+static void set_defaults(lua_State *L, int index, struct pl_provider *self)
+{
+    const struct pl_str name = PL_STR("anthropic-version");
+    if (is_anthropic(L, index) && pl_headers_count(&self->headers, name) == 0 &&
+        pl_headers_add(&self->defaults, name, PL_STR("2023-06-01")) != PL_OK)
+        abort();
 }
 
 static struct pl_health_rules read_rules(lua_State *L, int at)
@@ -227,16 +253,19 @@ static void read_provider(struct pl_config *config, lua_State *L, int index,
                           struct pl_provider *self)
 {
     pl_headers_init(&self->headers);
+    pl_headers_init(&self->defaults);
     self->name = get_string(L, index, "name");
     self->base_path = get_string(L, index, "path");
     self->endpoint.host = get_string(L, index, "host");
     self->endpoint.port = (uint16_t)get_number(L, index, "port");
     self->endpoint.max_idle = get_u32(L, index, "idle_connections");
     self->endpoint.idle_ms = get_ms(L, index, "idle_ms");
+    self->stream_usage = get_boolean(L, index, "stream_usage");
     self->host_header = pl_config_host_header(self->endpoint.host, self->endpoint.port,
                                               get_boolean(L, index, "tls"));
     read_credential(L, index, self);
     pl_config_read_headers(L, index, "headers", &self->headers);
+    set_defaults(L, index, self);
     read_health(L, index, self);
     char key[128];
     snprintf(key, sizeof(key), "providers.%s", self->name);
@@ -414,6 +443,34 @@ static void read_admin(struct pl_config *self, lua_State *L, int index)
     lua_pop(L, 1);
 }
 
+static char **read_redacted(lua_State *L, int index)
+{
+    lua_getfield(L, index, "redact");
+    size_t count = lua_istable(L, -1) ? lua_objlen(L, -1) : 0;
+    char **names = pl_xcalloc(count + 1, sizeof(*names));
+    for (size_t i = 0; i < count; i++) {
+        lua_rawgeti(L, -1, (int)i + 1);
+        names[i] = pl_redact_name(lua_tostring(L, -1));
+        lua_pop(L, 1);
+    }
+    lua_pop(L, 1);
+    return names;
+}
+
+static void read_access_log(struct pl_config *self, lua_State *L, int index)
+{
+    lua_getfield(L, index, "access_log");
+    int at = lua_gettop(L);
+    char *path = get_string(L, at, "path");
+    self->access_log_path = path && strcmp(path, "-") == 0 ? path : in_directory(self, path);
+    self->topology.access_log =
+        (struct pl_access_log_rules){.is_plain = get_boolean(L, at, "is_plain"),
+                                     .request_body_bytes = get_u32(L, at, "request_body_bytes"),
+                                     .response_body_bytes = get_u32(L, at, "response_body_bytes"),
+                                     .redact = read_redacted(L, at)};
+    lua_pop(L, 1);
+}
+
 static void read_budgets(struct pl_config *self, lua_State *L, int index)
 {
     lua_getfield(L, index, "budgets");
@@ -474,6 +531,7 @@ void pl_config_read_all(struct pl_config *self, lua_State *L, int index)
     lua_pop(L, 1);
     self->workers = (int)get_number(L, index, "workers");
     self->drain_ms = get_ms(L, index, "drain_ms");
+    read_access_log(self, L, index);
     read_budgets(self, L, index);
     read_reload(self, L, index);
     read_topology(self, L, index);

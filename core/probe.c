@@ -36,7 +36,7 @@ struct pl_prober {
 static char *make_head(const struct pl_provider *provider)
 {
     const struct pl_active_check *rules = &provider->check;
-    const struct pl_headers *lists[] = {&provider->headers, &rules->headers};
+    const struct pl_headers *lists[] = {&provider->headers, &provider->defaults, &rules->headers};
     char *head = NULL;
     size_t len;
     FILE *out = open_memstream(&head, &len);

@@ -187,6 +187,7 @@ static void pause_for_client(struct pl_request *self)
 
 static void write_client(struct pl_request *self, const char *data, size_t len)
 {
+    pl_request_note_answer(self, data, len);
     if (len > 0 && !pl_exchange_write(self->exchange, data, len))
         pause_for_client(self);
 }
@@ -206,6 +207,45 @@ static void write_held(struct pl_request *self, size_t len)
     }
 }
 
+/* Passes on whole events, but for the one with token counts that only we have asked for. */
+static void write_events(struct pl_request *self, const char *data, size_t len)
+{
+    struct pl_try *try = self->current;
+    size_t at = 0, from = 0;
+    if (!try->hides_usage) {
+        write_client(self, data, len);
+        return;
+    }
+    if (try->hidden_ends_in_cr && data[0] == '\n')
+        at = from = 1;
+    try->hidden_ends_in_cr = false;
+    while (at < len) {
+        size_t part = pl_usage_event_length(data + at, len - at);
+        if (pl_usage_event_is_extra(data + at, part)) {
+            write_client(self, data + from, at - from);
+            from = at + part;
+            try->hidden_ends_in_cr = from == len && data[from - 1] == '\r';
+        }
+        at += part;
+    }
+    write_client(self, data + from, len - from);
+}
+
+/* The same of the first `len` held bytes. */
+static void write_held_events(struct pl_request *self, size_t len)
+{
+    struct evbuffer *held = self->current->response.held;
+    if (!self->current->hides_usage || len == 0) {
+        write_held(self, len);
+        return;
+    }
+    const char *data = (const char *)evbuffer_pullup(held, (ev_ssize_t)len);
+    if (!data)
+        abort();
+    write_events(self, data, len);
+    evbuffer_drain(held, len);
+}
+
 static size_t held_bytes(const struct pl_response *response)
 {
     return response->held ? evbuffer_get_length(response->held) : 0;
@@ -222,10 +262,14 @@ static void relay_events(struct pl_request *self, const char *data, size_t len)
 {
     struct pl_response *response = &self->current->response;
     size_t whole = pl_sse_feed(&response->sse, data, len);
-    if (whole > 0) {
+    if (whole > 0 && self->current->hides_usage && held_bytes(response) > 0) {
+        pl_response_hold(response, data, whole);
+        write_held_events(self, held_bytes(response));
+        drop_held(response);
+    } else if (whole > 0) {
         write_held(self, held_bytes(response));
         drop_held(response);
-        write_client(self, data, whole);
+        write_events(self, data, whole);
     }
     if (whole == len)
         return;
@@ -280,7 +324,10 @@ static void end_relay(struct pl_request *self, enum pl_failure failure)
     response->failure = failure;
     pl_try_leave(self->current);
     if (failure == PL_FAIL_NONE) {
-        write_held(self, held_bytes(response));
+        if (response->is_sse)
+            write_held_events(self, held_bytes(response));
+        else
+            write_held(self, held_bytes(response));
         self->exchange = NULL;
         pl_exchange_end(exchange);
         return;
@@ -294,6 +341,7 @@ static void end_relay(struct pl_request *self, enum pl_failure failure)
     if (response->is_sse)
         write_error_event(self, failure);
     self->broken = true;
+    snprintf(self->reason, sizeof(self->reason), "%s", pl_failure_name(failure));
     self->exchange = NULL;
     pl_exchange_abort(exchange, false);
 }
@@ -389,7 +437,7 @@ bool pl_request_relay(struct pl_request *self)
         pl_exchange_start(self->exchange, response->status,
                           answer_headers(self, &response->headers), declared_length(response));
     if (response->is_sse) {
-        write_held(self, response->held_whole_bytes);
+        write_held_events(self, response->held_whole_bytes);
         if (held_bytes(response) == 0)
             drop_held(response);
         forget_request(self);
@@ -416,6 +464,7 @@ void pl_request_respond(struct pl_request *self, int status, const struct pl_hea
     self->committed = true;
     self->status = status;
     self->exchange = NULL;
+    pl_request_note_answer(self, body, len);
     pl_exchange_reply(exchange, status, answer_headers(self, headers), body, len);
 }
 
@@ -425,6 +474,9 @@ void pl_request_fail_with(struct pl_request *self, struct pl_client_error *error
     struct pl_headers all;
     size_t len;
     error->request_id = self->id;
+    self->failed |= error->status >= 500;
+    if (error->code)
+        snprintf(self->reason, sizeof(self->reason), "%s", error->code);
     if (self->stream_is_open) {
         pl_request_fail_stream(self, error);
         return;

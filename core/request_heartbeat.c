@@ -40,6 +40,7 @@ void pl_request_on_heartbeat(void *arg)
         return;
     if (!self->stream_is_open)
         open_stream(self);
+    pl_request_note_answer(self, BEAT, sizeof(BEAT) - 1);
     (void)pl_exchange_write(self->exchange, BEAT, sizeof(BEAT) - 1);
     pl_timer_start_ms(&self->heartbeat_timer, self->gate.heartbeat_ms);
 }
@@ -56,6 +57,7 @@ void pl_request_end_stream(struct pl_request *self, int status, const char *data
     self->committed = true;
     self->status = status;
     pl_request_tell_trail(self);
+    pl_request_note_answer(self, data, len);
     (void)pl_exchange_write(exchange, data, len);
     self->exchange = NULL;
     pl_exchange_end(exchange);

@@ -93,17 +93,34 @@ static void write_refusal(struct connection *self, int status, const char *reaso
     free(body);
 }
 
+static void tell_refused(struct connection *self, int status, uint64_t started_ms)
+{
+    struct pl_refusal refusal = {.status = status,
+                                 .code = refusal_code(status),
+                                 .duration_ms = (uint32_t)(self->since_ms - started_ms),
+                                 .body_bytes = self->guard.body_bytes};
+    if (self->exchange) {
+        refusal.peer = pl_exchange_peer(&self->exchange->base);
+        if (pl_server_has_target(self->exchange)) {
+            refusal.method = pl_exchange_method(&self->exchange->base);
+            refusal.path = pl_exchange_path(&self->exchange->base);
+        }
+    }
+    self->server->ops.on_refused(&refusal, self->server->arg);
+}
+
 /* Nothing is read until the answer is out: a client that does not take it could fill our memory. */
 void pl_server_refuse(struct connection *self, int status, const char *reason)
 {
+    uint64_t started_ms = self->since_ms;
     self->state = CONNECTION_REFUSED;
     self->since_ms = pl_now_ms();
     write_refusal(self, status, reason);
+    if (self->server->ops.on_refused)
+        tell_refused(self, status, started_ms);
     if (self->exchange)
         pl_server_release_exchange(self->exchange, self->server);
     pl_server_socket_listen(self, false);
-    if (self->server->ops.on_refused)
-        self->server->ops.on_refused(status, reason, self->server->arg);
     pl_server_try_flush(self);
 }
 

@@ -61,6 +61,7 @@ struct pl_trail_entry {
     uint32_t total_ms;
     uint64_t body_bytes;
     bool reused;
+    char *detail;     /* why it failed, for people; NULL: nothing to say. Owned. */
     uint64_t span_id; /* 0: none */
 };
 
@@ -117,6 +118,10 @@ struct pl_try {
     bool timer_cuts;              /* what the timer runs for is answer_by_ms ... */
     bool cut;                     /* ... and it has come */
     bool reads_usage;
+    bool hides_usage;       /* the answer's usage event is ours: the client does not get it */
+    bool hidden_ends_in_cr; /* an LF that comes next belongs to it */
+    char *stream_options;   /* what is sent in place of the client's, which asks for no usage, or
+                               NULL */
 };
 
 /* ---- send.c ---- */

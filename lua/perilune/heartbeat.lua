@@ -38,8 +38,9 @@ end
 -- @param decoded the same as a table, or nil
 -- @tparam string code of a body that is no error of a known form
 -- @tparam string who answered
-local function fail(native, req, status, text, decoded, code, who)
-  if is_error(decoded) then return native.fail_as(req, status, text) end
+-- @tparam ?boolean is_relayed when that was a target
+local function fail(native, req, status, text, decoded, code, who, is_relayed)
+  if is_error(decoded) then return native.fail_as(req, status, text, is_relayed) end
   local said = text and text ~= "" and ": " .. errors.clean(text, QUOTED_MAX_BYTES) or ""
   return native.fail(req, status, code, ("%s answered %d%s"):format(who, status, said))
 end
@@ -59,7 +60,7 @@ function heartbeat.relay(native, req, res, classify)
     return nil, "malformed"
   end
   local status, code, text = res.status, classify(res), res:body()
-  return fail(native, req, status, text, res:json(), code, who)
+  return fail(native, req, status, text, res:json(), code, who, true)
 end
 
 --- Answers with what a policy has made.

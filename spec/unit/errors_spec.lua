@@ -50,8 +50,8 @@ describe("perilune.errors", function()
   end)
 
   it("says which model is not there, and what is at fault", function()
-    assert.same({ 404, "model_not_found", "The model `gpt-9` does not exist or is not configured in "
-      .. "the gateway", { param = "model" } }, { errors.model_not_found("gpt-9") })
+    assert.same({ 404, "model_not_found", "The model `gpt-9` does not exist or is not configured "
+      .. "in the gateway", { param = "model" } }, { errors.model_not_found("gpt-9") })
   end)
 
   it("says which path is not there", function()
