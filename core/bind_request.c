@@ -510,8 +510,8 @@ static struct pl_gate_options check_gate(lua_State *L, int index)
     return gate;
 }
 
-/* set_route(req, name, policy, refuses_floor, model_match, gate, chance_ms): the texts are kept by
- * the caller; gate nil: the defaults */
+/* set_route(req, name, policy, refuses_floor, model_match, gate, chance_ms, deadline_headers): the
+ * texts are kept by the caller; gate nil: the defaults */
 static int set_route(lua_State *L)
 {
     struct pl_request *self = check(L, 1, REQUEST_CLASS);
@@ -526,6 +526,7 @@ static int set_route(lua_State *L)
         self->gate = check_gate(L, 6);
     pl_request_start_heartbeats(self);
     self->chance_ms = lua_isnoneornil(L, 7) ? 0 : pl_bind_check_duration_ms(L, 7);
+    self->deadline_headers = luaL_optstring(L, 8, NULL);
     return 0;
 }
 

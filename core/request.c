@@ -446,7 +446,7 @@ static void forget(struct pl_request *self)
     self->log_line_count = 0;
     self->policy_fault = PL_POLICY_FAULT_NONE;
     self->failed = self->killed = self->relayed = false;
-    self->policy = self->model_match = NULL;
+    self->policy = self->model_match = self->deadline_headers = NULL;
     self->give_up_code[0] = '\0';
     self->give_up_retry_ms = 0;
     self->wait = PL_WAIT_NONE;

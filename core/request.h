@@ -24,6 +24,7 @@
 #include "base.h"
 #include "client_error.h"
 #include "coroutine.h"
+#include "deadline.h"
 #include "generation.h"
 #include "json.h"
 #include "metrics.h"
@@ -80,10 +81,11 @@ struct pl_request {
     struct pl_coroutine coroutine;
     enum pl_wait wait;
     char id[PL_REQUEST_ID_MAX + 1];
-    enum pl_dialect dialect; /* of errors of ours */
-    char *route;             /* for the log */
-    const char *policy;      /* its name, a string of the VM; NULL before there is a route */
-    const char *model_match; /* the route's pattern, the same; NULL: it has none */
+    enum pl_dialect dialect;      /* of errors of ours */
+    char *route;                  /* for the log */
+    const char *policy;           /* its name, a string of the VM; NULL before there is a route */
+    const char *model_match;      /* the route's pattern, the same; NULL: it has none */
+    const char *deadline_headers; /* see deadline.h, the same */
 
     enum pl_body_kind body_kind;
     struct pl_str body;

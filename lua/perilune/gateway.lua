@@ -157,6 +157,15 @@ local function chance_ms_of(entry)
   return entry.retry and entry.retry.reserve_ms or entry.deadline_ms / 2
 end
 
+--- The headers of clients' deadlines as core/deadline.h reads them.
+local function deadline_text_of(entry)
+  local items = {}
+  for position, header in ipairs(entry.deadline_headers or {}) do
+    items[position] = header.name .. ":" .. header.unit
+  end
+  return #items > 0 and table.concat(items, ",") or nil
+end
+
 --- What is needed of each route, in order.
 local function make_served(deps)
   local served = {}
@@ -171,6 +180,7 @@ local function make_served(deps)
       policy = policy, policy_name = object.policy, floor = floor.new(object, deps.candidates),
       refuses_floor = entry.on_policy_error == "fail", gate = gate_of(entry),
       chance_ms = chance_ms_of(entry), deadline_headers = entry.deadline_headers,
+      deadline_text = deadline_text_of(entry),
       pattern_of = route.pattern_finder(entry.match and entry.match.model) }
   end
   return served
@@ -221,7 +231,8 @@ function gateway.new(deps)
     local chosen = served[index]
     if serves_floor and req.route then return chosen.floor(req) end
     req:set_route(chosen.name, chosen.policy_name, chosen.refuses_floor,
-      chosen.pattern_of(req.model), chosen.gate, chosen.chance_ms)
+      chosen.pattern_of(req.model), chosen.gate, chosen.chance_ms,
+      chosen.deadline_text)
     local wanted_ms, problem, message, header = deadline_of(chosen, req)
     if not wanted_ms then return refuse_deadline(req, problem, message, header) end
     req:set_deadline_ms(wanted_ms)

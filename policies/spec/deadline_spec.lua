@@ -71,6 +71,21 @@ describe("a request's time", function()
       assert.same({ 504, 1500 }, { answer.status, answer.duration_ms })
     end)
 
+    it("is told to targets with what is left of it", function()
+      open('deadline_header = { "x-a-ms", "x-stainless-timeout", "grpc-timeout" },')
+      world:upstream("a"):always { status = 503, after = "1300ms" }
+      ask { ["X-A-Ms"] = "5000", ["x-stainless-timeout"] = "60", ["grpc-timeout"] = "0S",
+        ["x-b-ms"] = "1" }
+      for number, expected in ipairs { { "5000", "5", "5000m" }, { "3700", "4", "3700m" } } do
+        local headers = world:calls()[number].headers
+        assert.same(expected,
+          { headers["x-a-ms"], headers["x-stainless-timeout"], headers["grpc-timeout"] })
+        assert.equal("1", headers["x-b-ms"])
+      end
+      ask()
+      assert.is_nil(world:calls()[3].headers["x-a-ms"])
+    end)
+
     it("is the one of all routes, unless a route names its own", function()
       open('deadline_header = {},', 'deadline_header = "x-a-ms",')
       assert.equal(200, ask({ ["x-a-ms"] = "soon" }).status)
