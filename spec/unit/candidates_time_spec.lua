@@ -66,11 +66,19 @@ describe("perilune.candidates.reserve", function()
     end
   end)
 
-  it("keeps nothing for others that retry_within would not let begin", function()
-    assert.equal(5000, keep(30000, 0, 1, 5000, 25000))
-    assert.equal(0, keep(30000, 0, 1, 5000, 24999))
-    assert.equal(0, keep(20000, 10000, 1, 5000, 24999))
-    assert.equal(5000, keep(20000, 10000, 1, 5000, 25000))
+  it("lets the last of the others begin before retry_within", function()
+    assert.equal(5000, keep(30000, 0, 1, 5000, 25100))
+    assert.equal(5001, keep(30000, 0, 1, 5000, 25099))
+    assert.equal(20100, keep(30000, 0, 1, 5000, 10000)) -- it is cut at 9.9 s
+    assert.equal(20100 + 3000, keep(30000, 0, 2, 3000, 10000)) -- at 6.9 s, the next at 9.9 s
+    assert.equal(10100, keep(20000, 10000, 1, 5000, 20000))
+    assert.equal(20000 - 450, keep(20000, 0, 2, 5000, 1000)) -- each has 450 ms
+  end)
+
+  it("keeps nothing for others that could not begin any more", function()
+    assert.equal(0, keep(20000, 10000, 1, 5000, 10000))
+    assert.equal(0, keep(20000, 10000, 1, 5000, 10199))
+    assert.equal(20000 - 100, keep(20000, 10000, 1, 5000, 10200))
   end)
 end)
 
@@ -151,6 +159,14 @@ describe("perilune.candidates, with retry_within,", function()
       assert.equal(count, #result:called(), within_ms)
       assert.equal(500, result.answer.status)
     end
+  end)
+
+  it("cuts a try in time for the next, with a reserve", function()
+    local result = run { deadline_ms = 30000, targets = chain("a", "b"),
+      retry = { attempts = 2, within_ms = 10000, reserve_ms = 3000 },
+      answers = { a = HANGS, b = { { 200, took_ms = 20000 } } } }
+    assert.same({ 0, 9900 }, result:times_ms())
+    assert.equal(200, result.answer.status)
   end)
 
   it("waits for nothing that would be over later", function()

@@ -3,12 +3,14 @@
 --
 -- Who may still be tried: fit targets that this request has not been given yet, as many as there
 -- are attempts left. When there is too little time for all, each gets an equal share of it, but
--- nobody less than a try is begun with (waiting.USEFUL_MS): then there are fewer of them. Nothing
--- is kept when the others could not begin any more in time for `retry_within`.
+-- nobody less than a try is begun with (waiting.USEFUL_MS): then there are fewer of them. With
+-- `retry_within` the last of them must also begin before that, or it would not have its chance.
 
 local waiting = require "perilune.candidates.waiting"
 
 local reserve = {}
+
+local USEFUL_MS = waiting.USEFUL_MS
 
 --- Whether the target of a slot has been given, and how many have; of a walk without a state.
 local function given_plainly(walk, plan)
@@ -41,11 +43,13 @@ end
 -- @tparam table options reserve_ms, within_ms or nil
 -- @treturn number milliseconds
 function reserve.keep_ms(left_ms, elapsed_ms, count, options)
-  count = math.min(count, math.floor(left_ms / waiting.USEFUL_MS) - 1)
+  -- when the last of the others must begin; timers are late by a little
+  local begin_ms = options.within_ms and options.within_ms - elapsed_ms - USEFUL_MS or math.huge
+  count = math.min(count, math.floor(left_ms / USEFUL_MS) - 1, math.floor(begin_ms / USEFUL_MS))
   if count <= 0 then return 0 end
-  local kept_ms = count * math.min(options.reserve_ms, left_ms / (count + 1))
-  if options.within_ms and elapsed_ms + left_ms - kept_ms > options.within_ms then return 0 end
-  return kept_ms
+  local each_ms = math.min(options.reserve_ms, left_ms / (count + 1), begin_ms / count)
+  if begin_ms == math.huge then return count * each_ms end
+  return math.max(count * each_ms, left_ms - begin_ms + (count - 1) * each_ms)
 end
 
 --- Tells the core how much the next try must leave.
