@@ -23,8 +23,9 @@ local PREFIX = "/v1/"
 local MODELS_PATH = "/v1/models"
 local JSON_HEADERS = { ["content-type"] = "application/json" }
 local ALLOWED = "GET, HEAD, POST, PUT, PATCH, DELETE"
-local NOT_ALLOWED = { headers = { allow = ALLOWED } }
-local MODEL_AT_FAULT = { param = "model" }
+local NOT_ALLOWED = { headers = { allow = ALLOWED }, is_own = true }
+local OWN = { is_own = true }
+local MODEL_AT_FAULT = { param = "model", is_own = true }
 local METHODS = { GET = true, HEAD = true, POST = true, PUT = true, PATCH = true, DELETE = true }
 
 -- POST to these means nothing without a model.
@@ -98,12 +99,13 @@ end
 
 --- The client says how much time it has in words that are none.
 local function refuse_deadline(req, code, message, header)
-  return req:fail(400, code, message, { param = header })
+  return req:fail(400, code, message, { param = header, is_own = true })
 end
 
 --- The policy could not even begin, and its route wants no other.
 local function refuse_policy(req)
-  return req:fail(500, "policy_error", "The gateway's policy failed while it handled this request.")
+  return req:fail(500, "policy_error",
+    "The gateway's policy failed while it handled this request.", OWN)
 end
 
 -- ---- routes --------------------------------------------------------------------------------

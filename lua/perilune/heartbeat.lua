@@ -27,7 +27,7 @@ end
 --- Says that there is an answer which is no stream.
 local function fail_for_form(native, req, who, status)
   return native.fail(req, 502, "not_a_stream", ("%s answered %d without a stream of events, which "
-    .. "cannot be passed on after heartbeats"):format(who, status))
+    .. "cannot be passed on after heartbeats"):format(who, status), nil, nil, true)
 end
 
 --- Ends the stream with an error that somebody else has written.
