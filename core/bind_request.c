@@ -5,7 +5,6 @@
 #include "bind.h"
 #include "log.h"
 #include <lauxlib.h>
-#include <stdlib.h>
 #include <string.h>
 
 static const char REQUEST_CLASS[] = "perilune.request";
@@ -65,7 +64,7 @@ static struct pl_request *check_open(lua_State *L)
     return self;
 }
 
-static struct pl_request *check_uncommitted(lua_State *L)
+struct pl_request *pl_bind_check_uncommitted(lua_State *L)
 {
     struct pl_request *self = check_open(L);
     if (self->committed)
@@ -185,7 +184,7 @@ static int body(lua_State *L)
 /* edit(req, key, raw JSON | nil) -> true | nil, "not_json" | "too_many" | "too_large" */
 static int edit(lua_State *L)
 {
-    struct pl_request *self = check_uncommitted(L);
+    struct pl_request *self = pl_bind_check_uncommitted(L);
     const char *key = luaL_checkstring(L, 2), *value = luaL_optstring(L, 3, NULL);
     const char *failed = "not_json";
     if (self->body_kind == PL_BODY_JSON) {
@@ -211,7 +210,7 @@ static int wait_for(lua_State *L, struct pl_request *self, enum pl_wait wait, co
  * failure. */
 static int send_begin(lua_State *L)
 {
-    struct pl_request *self = check_uncommitted(L);
+    struct pl_request *self = pl_bind_check_uncommitted(L);
     const struct pl_target *target = pl_bind_check_target(L, 2);
     uint64_t within_ms = lua_isnoneornil(L, 3) ? 0 : pl_bind_check_duration_ms(L, 3);
     pl_bind_check_yieldable(L);
@@ -261,21 +260,10 @@ static int settle_error(lua_State *L)
     return 0;
 }
 
-/* can_relay(req, res): whether it can follow what the client has had, see request_heartbeat.c */
-static int can_relay(lua_State *L)
-{
-    struct pl_request *self = check_uncommitted(L);
-    const struct pl_response *response = &self->current->response;
-    pl_bind_check_response(L, 2, self);
-    bool is_stream = response->is_sse && response->status < 300;
-    lua_pushboolean(L, !self->stream_is_open || is_stream);
-    return 1;
-}
-
 /* relay_begin(req, res): commits; yields until the answer has ended. */
 static int relay_begin(lua_State *L)
 {
-    struct pl_request *self = check_uncommitted(L);
+    struct pl_request *self = pl_bind_check_uncommitted(L);
     pl_bind_check_response(L, 2, self);
     if (self->current->attempt)
         pl_bind_check_wait(L, self);
@@ -321,7 +309,7 @@ void pl_bind_check_headers(lua_State *L, int index, struct pl_headers *out)
     }
 }
 
-static int check_status(lua_State *L, int index)
+int pl_bind_check_status(lua_State *L, int index)
 {
     int status = luaL_checkint(L, index);
     luaL_argcheck(L, status >= 200 && status <= 599, index, "a status is within 200..599");
@@ -331,8 +319,8 @@ static int check_status(lua_State *L, int index)
 /* respond(req, status, body, headers) */
 static int respond(lua_State *L)
 {
-    struct pl_request *self = check_uncommitted(L);
-    int status = check_status(L, 2);
+    struct pl_request *self = pl_bind_check_uncommitted(L);
+    int status = pl_bind_check_status(L, 2);
     size_t len;
     const char *text = luaL_checklstring(L, 3, &len);
     struct pl_headers *headers = &self->runtime->policy_headers;
@@ -345,59 +333,12 @@ static int respond(lua_State *L)
     return 1;
 }
 
-/* stream_is_open(req): heartbeats have begun a stream of events, and the answer is a part of it */
-static int stream_is_open(lua_State *L)
-{
-    const struct pl_request *self = check(L, 1, REQUEST_CLASS);
-    lua_pushboolean(L, self->stream_is_open && !self->committed);
-    return 1;
-}
-
-static struct pl_request *check_stream(lua_State *L)
-{
-    struct pl_request *self = check_uncommitted(L);
-    if (!self->stream_is_open)
-        luaL_error(L, "no stream is open");
-    return self;
-}
-
-/* end_stream(req, status, bytes): ends the open stream with these events. */
-static int end_stream(lua_State *L)
-{
-    struct pl_request *self = check_stream(L);
-    int status = check_status(L, 2);
-    size_t len;
-    const char *data = luaL_checklstring(L, 3, &len);
-    pl_request_drop_answer(self);
-    pl_request_end_stream(self, status, data, len);
-    lua_pushboolean(L, 1);
-    return 1;
-}
-
-/* fail_as(req, status, json, is_relayed): ends it with an error in the words of whoever wrote this
- * body; is_relayed: the target of the last try did. */
-static int fail_as(lua_State *L)
-{
-    struct pl_request *self = check_stream(L);
-    int status = check_status(L, 2);
-    struct pl_str json;
-    json.data = luaL_checklstring(L, 3, &json.len);
-    size_t len;
-    char *event = pl_client_error_wrap(self->dialect, json, &len);
-    self->relayed = lua_toboolean(L, 4);
-    pl_request_drop_answer(self);
-    pl_request_end_stream(self, status, event, len);
-    free(event);
-    lua_pushboolean(L, 1);
-    return 1;
-}
-
 /* fail(req, status, code | nil, message, param | nil, headers | nil, is_own): an error, in the form
  * that the client's library reads. Own: of the gateway, not of the policy. */
 static int fail(lua_State *L)
 {
-    struct pl_request *self = check_uncommitted(L);
-    struct pl_client_error error = {.status = check_status(L, 2),
+    struct pl_request *self = pl_bind_check_uncommitted(L);
+    struct pl_client_error error = {.status = pl_bind_check_status(L, 2),
                                     .code = luaL_optstring(L, 3, NULL),
                                     .param = luaL_optstring(L, 5, NULL)};
     error.message.data = luaL_checklstring(L, 4, &error.message.len);
@@ -414,8 +355,8 @@ static int fail(lua_State *L)
 /* start(req, status, headers) */
 static int start(lua_State *L)
 {
-    struct pl_request *self = check_uncommitted(L);
-    int status = check_status(L, 2);
+    struct pl_request *self = pl_bind_check_uncommitted(L);
+    int status = pl_bind_check_status(L, 2);
     struct pl_headers *headers = &self->runtime->policy_headers;
     pl_bind_check_headers(L, 3, headers);
     if (self->stream_is_open && (status >= 300 || !pl_headers_say_events(headers)))
@@ -581,14 +522,10 @@ void pl_bind_request(lua_State *L)
                                          {"send_begin", send_begin},
                                          {"send_result", send_result},
                                          {"settle_error", settle_error},
-                                         {"can_relay", can_relay},
                                          {"relay_begin", relay_begin},
                                          {"relay_result", relay_result},
                                          {"respond", respond},
                                          {"fail", fail},
-                                         {"fail_as", fail_as},
-                                         {"end_stream", end_stream},
-                                         {"stream_is_open", stream_is_open},
                                          {"sleep_ms", sleep_ms},
                                          {NULL, NULL}};
     static const luaL_Reg methods[] = {{"body", body},
