@@ -118,7 +118,7 @@ struct pl_request {
     struct pl_gate_options gate;
     char give_up_code[32];     /* why candidates gave none: "queue_full", ... ; "" otherwise */
     uint64_t give_up_retry_ms; /* and when to come again; 0: unknown */
-    int status;                /* of the answer; 0: none was begun */
+    int status;                /* of the answer, or of an open stream; 0: none was begun */
     bool broken;               /* the answer began and was broken off here */
     bool floor;                /* the floor policy serves it */
     bool first_token;          /* the first token of a good answer has gone to the client ... */

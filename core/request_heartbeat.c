@@ -29,6 +29,7 @@ static void open_stream(struct pl_request *self)
     put(&headers, PL_STR("Content-Type"), PL_STR("text/event-stream; charset=utf-8"));
     put(&headers, PL_STR("Cache-Control"), PL_STR("no-cache"));
     pl_request_open_stream(self, &headers);
+    self->status = 200; /* as far as the client knows */
     pl_headers_deinit(&headers);
 }
 

@@ -52,6 +52,16 @@ describe("a request's time", function()
     return support.gateway { config = CONFIG:format(one.url, two.url, route or "") }
   end
 
+  --- The access log's only line.
+  local function wait_line(gw)
+    local line
+    support.wait_until("a line of the access log", function()
+      line = gw:stdout():match("\n({[^\n]*})\n")
+      return line
+    end)
+    return cjson.decode(line)
+  end
+
   --- Sends a request and reads the head of its answer.
   local function ask(gw, more, headers)
     local connection = support.connect(gw)
@@ -100,22 +110,29 @@ describe("a request's time", function()
   end)
 
   it("ends a stream of heartbeats with an error event and whole", function()
-    local head, connection = ask(start(silent(), silent()), { stream = true },
-      { ["x-timeout-ms"] = "350" })
+    local gw = start(silent(), silent())
+    local head, connection = ask(gw, { stream = true }, { ["x-timeout-ms"] = "350" })
     assert.equal(200, head.status)
     local body = assert(head:read_body(10))
     assert.equal(BEAT, body:sub(1, #BEAT))
     local event = body:match("\n\ndata: (%b{})\n\n$")
     assert.equal("timeout_deadline", cjson.decode(event).error.code)
+    local line = wait_line(gw)
+    assert.same({ "failed", "timeout_deadline", 504, #body }, { line["end"], line.reason,
+      line["http.response.status_code"], line["http.response.body.size"] })
     connection:send { path = "/v1/models", method = "GET" }
     assert.equal(200, connection:read_head(10).status)
   end)
 
   it("stops upstream's work when a client leaves that has had heartbeats", function()
     local one = silent()
-    local head, connection = ask(start(one, silent()), { stream = true })
+    local gw = start(one, silent())
+    local head, connection = ask(gw, { stream = true })
     assert.equal(BEAT, assert(head:read_piece(10)))
     connection:close()
     support.wait_until("the upstream to be left", function() return one.gone == 1 end)
+    local line = wait_line(gw)
+    assert.same({ "client_gone", 200 }, { line["end"], line["http.response.status_code"] })
+    assert.equal(0, line["http.response.body.size"] % #BEAT)
   end)
 end)
