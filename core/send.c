@@ -186,6 +186,7 @@ static void have_answer(struct pl_try *self)
         pl_gate_deinit(&response->gate);
     if (response->intake == PL_INTAKE_GATED || self->answer_by_ms > 0)
         pl_timer_stop(&self->gate_timer);
+    self->timer_cuts = false;
     if (response->intake != PL_INTAKE_COLLECTING)
         response->intake = PL_INTAKE_HELD;
     if (self->attempt)
