@@ -50,10 +50,6 @@ struct pl_request *pl_bind_running_request(lua_State *L);
 PL_NODISCARD bool pl_bind_may_log(struct pl_request *request);
 /** The live request in argument `index`; raises an error when it has ended. */
 struct pl_request *pl_bind_check_request(lua_State *L, int index);
-/** The request in argument 1, of which no answer has been begun; raises an error otherwise. */
-struct pl_request *pl_bind_check_uncommitted(lua_State *L);
-/** The status of an answer in argument `index`: 200 to 599. */
-int pl_bind_check_status(lua_State *L, int index);
 /** Raises an error where the request's policy cannot wait: within table.sort and the like. */
 void pl_bind_check_yieldable(lua_State *L);
 /** The same, and once the request's deadline has passed: nothing would end the wait. */

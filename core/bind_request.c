@@ -64,7 +64,7 @@ static struct pl_request *check_open(lua_State *L)
     return self;
 }
 
-struct pl_request *pl_bind_check_uncommitted(lua_State *L)
+static struct pl_request *check_uncommitted(lua_State *L)
 {
     struct pl_request *self = check_open(L);
     if (self->committed)
@@ -184,7 +184,7 @@ static int body(lua_State *L)
 /* edit(req, key, raw JSON | nil) -> true | nil, "not_json" | "too_many" | "too_large" */
 static int edit(lua_State *L)
 {
-    struct pl_request *self = pl_bind_check_uncommitted(L);
+    struct pl_request *self = check_uncommitted(L);
     const char *key = luaL_checkstring(L, 2), *value = luaL_optstring(L, 3, NULL);
     const char *failed = "not_json";
     if (self->body_kind == PL_BODY_JSON) {
@@ -206,13 +206,11 @@ static int wait_for(lua_State *L, struct pl_request *self, enum pl_wait wait, co
     return pl_coroutine_yield(&self->coroutine, L, label);
 }
 
-/* send_begin(req, target, within_ms | nil): yields until there is an answer to judge, or a
- * failure. */
+/* send_begin(req, target): yields until there is an answer to judge, or a failure. */
 static int send_begin(lua_State *L)
 {
-    struct pl_request *self = pl_bind_check_uncommitted(L);
+    struct pl_request *self = check_uncommitted(L);
     const struct pl_target *target = pl_bind_check_target(L, 2);
-    uint64_t within_ms = lua_isnoneornil(L, 3) ? 0 : pl_bind_check_duration_ms(L, 3);
     pl_bind_check_yieldable(L);
     if (self->past_deadline || pl_request_remaining_ms(self) == 0) {
         pl_request_drop_answer(self);
@@ -221,7 +219,6 @@ static int send_begin(lua_State *L)
         pl_response_explain(&self->current->response, "the request's deadline has passed");
         return 0;
     }
-    self->within_ms = within_ms;
     int rc = pl_request_send(self, target);
     if (rc == PL_ERR_LIMIT)
         return luaL_error(L, "no more than %d tries can be made for a request", PL_TRAIL_MAX);
@@ -263,7 +260,7 @@ static int settle_error(lua_State *L)
 /* relay_begin(req, res): commits; yields until the answer has ended. */
 static int relay_begin(lua_State *L)
 {
-    struct pl_request *self = pl_bind_check_uncommitted(L);
+    struct pl_request *self = check_uncommitted(L);
     pl_bind_check_response(L, 2, self);
     if (self->current->attempt)
         pl_bind_check_wait(L, self);
@@ -309,7 +306,7 @@ void pl_bind_check_headers(lua_State *L, int index, struct pl_headers *out)
     }
 }
 
-int pl_bind_check_status(lua_State *L, int index)
+static int check_status(lua_State *L, int index)
 {
     int status = luaL_checkint(L, index);
     luaL_argcheck(L, status >= 200 && status <= 599, index, "a status is within 200..599");
@@ -319,8 +316,8 @@ int pl_bind_check_status(lua_State *L, int index)
 /* respond(req, status, body, headers) */
 static int respond(lua_State *L)
 {
-    struct pl_request *self = pl_bind_check_uncommitted(L);
-    int status = pl_bind_check_status(L, 2);
+    struct pl_request *self = check_uncommitted(L);
+    int status = check_status(L, 2);
     size_t len;
     const char *text = luaL_checklstring(L, 3, &len);
     struct pl_headers *headers = &self->runtime->policy_headers;
@@ -337,8 +334,8 @@ static int respond(lua_State *L)
  * that the client's library reads. Own: of the gateway, not of the policy. */
 static int fail(lua_State *L)
 {
-    struct pl_request *self = pl_bind_check_uncommitted(L);
-    struct pl_client_error error = {.status = pl_bind_check_status(L, 2),
+    struct pl_request *self = check_uncommitted(L);
+    struct pl_client_error error = {.status = check_status(L, 2),
                                     .code = luaL_optstring(L, 3, NULL),
                                     .param = luaL_optstring(L, 5, NULL)};
     error.message.data = luaL_checklstring(L, 4, &error.message.len);
@@ -355,8 +352,8 @@ static int fail(lua_State *L)
 /* start(req, status, headers) */
 static int start(lua_State *L)
 {
-    struct pl_request *self = pl_bind_check_uncommitted(L);
-    int status = pl_bind_check_status(L, 2);
+    struct pl_request *self = check_uncommitted(L);
+    int status = check_status(L, 2);
     struct pl_headers *headers = &self->runtime->policy_headers;
     pl_bind_check_headers(L, 3, headers);
     if (self->stream_is_open && (status >= 300 || !pl_headers_say_events(headers)))

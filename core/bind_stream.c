@@ -6,10 +6,28 @@
 #include <lauxlib.h>
 #include <stdlib.h>
 
+/* A request of which no answer has been begun. */
+static struct pl_request *check_uncommitted(lua_State *L)
+{
+    struct pl_request *self = pl_bind_check_request(L, 1);
+    if (!self->exchange)
+        luaL_error(L, "this request has been answered");
+    if (self->committed)
+        luaL_error(L, "an answer has been begun already");
+    return self;
+}
+
+static int check_status(lua_State *L, int index)
+{
+    int status = luaL_checkint(L, index);
+    luaL_argcheck(L, status >= 200 && status <= 599, index, "a status is within 200..599");
+    return status;
+}
+
 /* can_relay(req, res): whether it can follow what the client has had, see request_heartbeat.c */
 static int can_relay(lua_State *L)
 {
-    struct pl_request *self = pl_bind_check_uncommitted(L);
+    struct pl_request *self = check_uncommitted(L);
     const struct pl_response *response = &self->current->response;
     pl_bind_check_response(L, 2, self);
     bool is_stream = response->is_sse && response->status < 300;
@@ -27,7 +45,7 @@ static int stream_is_open(lua_State *L)
 
 static struct pl_request *check_stream(lua_State *L)
 {
-    struct pl_request *self = pl_bind_check_uncommitted(L);
+    struct pl_request *self = check_uncommitted(L);
     if (!self->stream_is_open)
         luaL_error(L, "no stream is open");
     return self;
@@ -37,7 +55,7 @@ static struct pl_request *check_stream(lua_State *L)
 static int end_stream(lua_State *L)
 {
     struct pl_request *self = check_stream(L);
-    int status = pl_bind_check_status(L, 2);
+    int status = check_status(L, 2);
     size_t len;
     const char *data = luaL_checklstring(L, 3, &len);
     pl_request_drop_answer(self);
@@ -51,7 +69,7 @@ static int end_stream(lua_State *L)
 static int fail_as(lua_State *L)
 {
     struct pl_request *self = check_stream(L);
-    int status = pl_bind_check_status(L, 2);
+    int status = check_status(L, 2);
     struct pl_str json;
     json.data = luaL_checklstring(L, 3, &json.len);
     size_t len;

@@ -63,26 +63,26 @@ local function settle(req, text)
   return class, status, message
 end
 
---- The options of one try.
--- @treturn ?number how soon its answer must begin, in milliseconds
-local function check_send_options(options)
+--- Heeds the options of the try that comes next: how soon its answer must begin.
+local function heed_send_options(options)
   if type(options) ~= "table" then error("send: options are a table", 3) end
   for key in pairs(options) do
     if key ~= "within_ms" then error(("send: there is no option %q"):format(tostring(key)), 3) end
   end
   local within_ms = options.within_ms
-  if within_ms == nil then return nil end
+  if within_ms == nil then return end
   local is_time = type(within_ms) == "number" and within_ms >= 1 -- a NaN is none
   if not is_time then
     error("send: within_ms must be a number of milliseconds, at least 1", 3)
   end
-  return math.min(within_ms, 1e11)
+  native.within_ms(math.min(within_ms, 1e11))
 end
 
 --- Sends the request to a target; waits for an answer that can be judged.
 -- @tparam[opt] table options `within_ms`: how soon the answer must begin
 function request.send(req, target, options)
-  native.send_begin(req, target, options and check_send_options(options))
+  if options then heed_send_options(options) end
+  native.send_begin(req, target)
   local res, class, detail, failed_target, said = native.send_result(req)
   if res then
     if after_send then after_send(req, res) end
