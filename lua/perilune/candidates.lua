@@ -77,12 +77,12 @@ end
 --- Waits until one may be given.
 -- @treturn boolean false when the wait does not fit, or nobody knows how long it would be
 local function wait_for_any(state, plan, due)
-  if due then return waiting.wait(state, plan, waiting.backoff_ms(state, plan)) end
+  if due then return waiting.wait(state, plan.deps, waiting.backoff_ms(state, plan)) end
   local until_ms = fitness.until_any_ms(state, plan)
   if not until_ms then return false end
   round.begin(state, plan)
   local wait_ms = math.max(waiting.backoff_ms(state, plan), until_ms, 1)
-  return waiting.wait(state, plan, wait_ms)
+  return waiting.wait(state, plan.deps, wait_ms)
 end
 
 --- Finds the next target, whatever waits it takes. May leave the request in a queue.
@@ -109,7 +109,7 @@ local function advance(state, plan)
   states.learn(state, plan)
   if state.given_count > 0 then
     local budget = plan.budget
-    if not waiting.is_in_time(state, plan) then return nil end
+    if not waiting.is_in_time(state) then return nil end
     if budget and not plan.deps.retry_allowed(budget.ratio, budget.min_count) then return nil end
   end
   local target = search(state, plan)
@@ -134,7 +134,7 @@ end
 local function follow(walk, plan)
   local slot, deps, budget = walk.last_slot + 1, plan.deps, plan.budget
   if slot > plan.count or slot > plan.attempts or states.asks_to_wait(walk.req) then return nil end
-  if not waiting.is_in_time(walk, plan) then return nil end
+  if not waiting.is_in_time(walk) then return nil end
   if budget and not deps.retry_allowed(budget.ratio, budget.min_count) then return nil end
   local target = plan.targets[slot]
   if not deps.admit(target, false) then return nil end
@@ -144,7 +144,7 @@ end
 
 local function plain_step(walk, plan)
   if walk.last_slot == 0 then return first(walk, plan) end
-  return plan.is_chain and follow(walk, plan)
+  return plan.is_chain and not plan.within_ms and follow(walk, plan)
 end
 
 --- A walk is { route, req, last_slot, state }: last_slot as long as there is no state.

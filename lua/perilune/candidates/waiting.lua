@@ -12,24 +12,25 @@ local POLL_MS = 4
 waiting.USEFUL_MS = USEFUL_MS
 
 --- How long waits before the next try may last: what the deadline leaves, and, for another try than
--- the first, what the route's retry_within does. `state` is a walk or its state.
-local function spare_ms(state, plan)
+-- the first, what the route's retry_within does.
+local function spare_ms(state)
   local req = state.req
   local left_ms = (req:remaining_ms() or math.huge) - USEFUL_MS
-  if not plan.within_ms or state.given_count == 0 then return left_ms end
-  return math.min(left_ms, plan.within_ms - req:elapsed_ms())
+  if not state.within_ms or state.given_count == 0 then return left_ms end
+  return math.min(left_ms, state.within_ms - req:elapsed_ms())
 end
 
 --- Whether there is time to begin another try.
-function waiting.is_in_time(state, plan)
-  return spare_ms(state, plan) >= 0
+-- @tparam table state of perilune.candidates.state; or a walk without one, of a route without
+-- retry_within
+function waiting.is_in_time(state)
+  return spare_ms(state) >= 0
 end
 
 --- Waits, if there is time to.
 -- @treturn boolean whether it did
-function waiting.wait(state, plan, wait_ms)
-  local deps = plan.deps
-  if spare_ms(state, plan) < wait_ms then return false end
+function waiting.wait(state, deps, wait_ms)
+  if spare_ms(state) < wait_ms then return false end
   state.waited = true
   if wait_ms <= 0 then return true end
   state.waited_to_ms = deps.now_ms() + wait_ms
@@ -58,7 +59,7 @@ function waiting.queue(state, plan)
     state.queued_slot = state.busy_slot
     state.queue_until_ms = state.queue_until_ms or deps.now_ms() + max_ms
   end
-  local left_ms = math.min(state.queue_until_ms - deps.now_ms(), spare_ms(state, plan))
+  local left_ms = math.min(state.queue_until_ms - deps.now_ms(), spare_ms(state))
   if left_ms <= 0 then
     deps.give_up("queue_timeout")
     return false
