@@ -12,7 +12,7 @@
 --   waited        nothing has been given since the last wait, so none is due, whatever the pass
 --   waited_to_ms  its end
 --   group_number, quota_left   where in the round it is
---   within_ms     of the plan: later than that after the request's start no further try begins; or nil
+--   within_ms     no further try begins later than that after the request's start; or nil
 --   ready_ms      slot -> not before that time, from Retry-After; or nil
 --   seen          the last answer whose headers were read, or nil
 --   queued_slot   whose queue it waits in, 0 for none
