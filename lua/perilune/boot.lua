@@ -5,6 +5,7 @@
 -- runs when the coroutine goes on.
 
 local cjson = require "cjson.safe"
+local classify = require("perilune.classify").classify
 local classify_error = require("perilune.classify").classify_error
 local completion = require "perilune.completion"
 local config = require "perilune.config"
@@ -16,6 +17,7 @@ local estimate = require "perilune.estimate"
 local explain = require "perilune.explain"
 local gateway = require "perilune.gateway"
 local health = require "perilune.health"
+local heartbeat = require "perilune.heartbeat"
 local modules = require "perilune.modules"
 local native = require "perilune.native"
 local sandbox = require "perilune.sandbox"
@@ -61,6 +63,21 @@ local function settle(req, text)
   return class, status, message
 end
 
+--- Heeds the options of the try that comes next: how soon its answer must begin.
+local function heed_send_options(options)
+  if type(options) ~= "table" then error("send: options are a table", 3) end
+  for key in pairs(options) do
+    if key ~= "within_ms" then error(("send: there is no option %q"):format(tostring(key)), 3) end
+  end
+  local within_ms = options.within_ms
+  if within_ms == nil then return end
+  local is_time = type(within_ms) == "number" and within_ms >= 1 -- a NaN is none
+  if not is_time then
+    error("send: within_ms must be a number of milliseconds, at least 1", 3)
+  end
+  native.within_ms(math.min(within_ms, 1e11))
+end
+
 --- What the try at hand has brought, which can be judged.
 local function take_answer(req)
   local res, class, detail, failed_target, said = native.send_result(req)
@@ -76,7 +93,9 @@ end
 native.take_answer = take_answer -- for perilune.hedge
 
 --- Sends the request to a target; waits for an answer that can be judged.
-function request.send(req, target)
+-- @tparam[opt] table options `within_ms`: how soon the answer must begin
+function request.send(req, target, options)
+  if options then heed_send_options(options) end
   native.send_begin(req, target)
   return take_answer(req)
 end
@@ -94,6 +113,7 @@ end
 --- Answers the client with `res`, or with the error that `err` stands for; waits for the end.
 function request.relay(req, res, err)
   if res ~= nil then
+    if not native.can_relay(req, res) then return heartbeat.relay(native, req, res, classify) end
     native.relay_begin(req, res)
     return native.relay_result(req)
   end
@@ -105,10 +125,17 @@ end
 
 --- Answers with a whole body; a table is sent as JSON.
 function request.respond(req, status, body, headers)
-  if type(body) ~= "table" then return native.respond(req, status, body or "", headers) end
-  local text, problem = encode(body)
-  if not text then error("respond: the body cannot be encoded: " .. tostring(problem), 2) end
-  return native.respond(req, status, text, headers or JSON_HEADERS)
+  local text = body or ""
+  if type(body) == "table" then
+    local problem
+    text, problem = encode(body)
+    if not text then error("respond: the body cannot be encoded: " .. tostring(problem), 2) end
+    headers = headers or JSON_HEADERS
+  end
+  if native.stream_is_open(req) then
+    return heartbeat.respond(native, req, status, text, headers, decode)
+  end
+  return native.respond(req, status, text, headers)
 end
 
 local NO_OPTIONS = {}
