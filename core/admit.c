@@ -111,7 +111,7 @@ static enum pl_outcome outcome_of_failure(enum pl_failure failure)
     case PL_FAIL_CONTEXT_LENGTH:
     case PL_FAIL_CONTENT_FILTER:
     case PL_FAIL_CLIENT_FAULT:
-    case PL_FAIL_TIMEOUT_DEADLINE: /* the client's limit, not the target's fault */
+    case PL_FAIL_TIMEOUT_DEADLINE: /* but see outcome_of_short_time */
         return PL_OUTCOME_NEUTRAL;
     }
     return PL_OUTCOME_NEUTRAL;
@@ -178,10 +178,21 @@ void pl_try_report_status(struct pl_try *self, int status, uint32_t first_token_
     report(self, outcome, true);
 }
 
+/* The time that ran out before there was an answer was not the target's own limit. It is the
+ * target's failure when it was what the operator thinks is a chance; clients, whose deadlines may
+ * be shorter, must not be able to take targets out. */
+static enum pl_outcome outcome_of_short_time(const struct pl_try *self)
+{
+    uint64_t chance_ms = self->request->chance_ms;
+    bool had_chance = chance_ms > 0 && pl_last_now_ms() - self->start_ms >= chance_ms;
+    return had_chance ? PL_OUTCOME_SERVER_ERROR : PL_OUTCOME_NEUTRAL;
+}
+
 void pl_try_report_failure(struct pl_try *self, enum pl_failure failure)
 {
     bool answered = failure >= PL_FAIL_RATE_LIMITED && failure <= PL_FAIL_SERVER_ERROR;
-    report(self, outcome_of_failure(failure), answered);
+    bool is_short = self->cut || failure == PL_FAIL_TIMEOUT_DEADLINE;
+    report(self, is_short ? outcome_of_short_time(self) : outcome_of_failure(failure), answered);
 }
 
 bool pl_request_enter_queue(struct pl_request *self, const struct pl_target *target,

@@ -80,6 +80,10 @@ void pl_bind_push_response(lua_State *L, struct pl_request *request);
 /** Raises an error unless argument `index` is the request's live answer. */
 void pl_bind_check_response(lua_State *L, int index, struct pl_request *request);
 
+/* ---- bind_stream.c ---- */
+
+void pl_bind_stream(lua_State *L);
+
 /* ---- bind_health.c ---- */
 
 void pl_bind_health(lua_State *L);

@@ -199,6 +199,20 @@ static int queue_leave(lua_State *L)
     return 0;
 }
 
+/* keep_ms(ms): how much of the time the next try must leave for others */
+static int keep_ms(lua_State *L)
+{
+    pl_bind_running_request(L)->keep_ms = pl_bind_check_duration_ms(L, 1);
+    return 0;
+}
+
+/* within_ms(ms): how soon the answer to the next try must begin */
+static int within_ms(lua_State *L)
+{
+    pl_bind_running_request(L)->within_ms = pl_bind_check_duration_ms(L, 1);
+    return 0;
+}
+
 /* give_up(code, retry_after_ms | nil): why there is no further target, for the answer. What is out
  * until it is restored has no time to come again. */
 static int give_up(lua_State *L)
@@ -256,6 +270,8 @@ void pl_bind_health(lua_State *L)
                                          {"queue_limits", queue_limits},
                                          {"queue_enter", queue_enter},
                                          {"queue_leave", queue_leave},
+                                         {"keep_ms", keep_ms},
+                                         {"within_ms", within_ms},
                                          {"give_up", give_up},
                                          {"given_up", given_up},
                                          {"change_response_header", change_response_header},

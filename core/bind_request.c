@@ -417,6 +417,8 @@ static int respond(lua_State *L)
     const char *text = luaL_checklstring(L, 3, &len);
     struct pl_headers *headers = &self->runtime->policy_headers;
     pl_bind_check_headers(L, 4, headers);
+    if (self->stream_is_open)
+        return luaL_error(L, "a stream of events has begun");
     pl_request_drop_answer(self);
     pl_request_respond(self, status, headers, text, len);
     lua_pushboolean(L, 1);
@@ -449,6 +451,9 @@ static int start(lua_State *L)
     int status = check_status(L, 2);
     struct pl_headers *headers = &self->runtime->policy_headers;
     pl_bind_check_headers(L, 3, headers);
+    if (self->stream_is_open && (status >= 300 || !pl_headers_say_events(headers)))
+        return luaL_error(L,
+                          "heartbeats have begun a stream of events: no other answer can follow");
     pl_request_drop_answer(self);
     pl_request_start_answer(self, status, headers);
     return 0;
@@ -503,6 +508,14 @@ static int remaining_ms(lua_State *L)
     return 1;
 }
 
+/* elapsed_ms(req): since it began */
+static int elapsed_ms(lua_State *L)
+{
+    const struct pl_request *self = check(L, 1, REQUEST_CLASS);
+    lua_pushnumber(L, (lua_Number)(pl_last_now_ms() - self->start_ms));
+    return 1;
+}
+
 /* set_deadline_ms(req, ms): the first one is the route's; a policy can only set a shorter one. */
 static int set_deadline_ms(lua_State *L)
 {
@@ -514,7 +527,7 @@ static int set_deadline_ms(lua_State *L)
     return 0;
 }
 
-/* The options of a table { on, max_bytes, check_body }. */
+/* The options of a table { on, max_bytes, check_body, heartbeat_ms }. */
 static struct pl_gate_options check_gate(lua_State *L, int index)
 {
     static const char *const names[] = {"content", "event", "head", NULL};
@@ -524,16 +537,18 @@ static struct pl_gate_options check_gate(lua_State *L, int index)
     lua_getfield(L, index, "max_bytes");
     lua_getfield(L, index, "check_body");
     lua_getfield(L, index, "drops_malformed");
-    gate.on = (enum pl_gate_on)luaL_checkoption(L, -4, NULL, names);
-    gate.max_bytes = (uint32_t)luaL_checkint(L, -3);
-    gate.check_body = lua_toboolean(L, -2);
-    gate.drops_malformed = lua_toboolean(L, -1);
-    lua_pop(L, 4);
+    lua_getfield(L, index, "heartbeat_ms");
+    gate.on = (enum pl_gate_on)luaL_checkoption(L, -5, NULL, names);
+    gate.max_bytes = (uint32_t)luaL_checkint(L, -4);
+    gate.check_body = lua_toboolean(L, -3);
+    gate.drops_malformed = lua_toboolean(L, -2);
+    gate.heartbeat_ms = (uint32_t)luaL_optint(L, -1, 0);
+    lua_pop(L, 5);
     return gate;
 }
 
-/* set_route(req, name, policy, refuses_floor, model_match, gate): the texts are kept by the caller;
- * gate nil: the defaults */
+/* set_route(req, name, policy, refuses_floor, model_match, gate, chance_ms, deadline_headers): the
+ * texts are kept by the caller; gate nil: the defaults */
 static int set_route(lua_State *L)
 {
     struct pl_request *self = check(L, 1, REQUEST_CLASS);
@@ -546,6 +561,9 @@ static int set_route(lua_State *L)
     self->model_match = luaL_optstring(L, 5, NULL);
     if (lua_istable(L, 6))
         self->gate = check_gate(L, 6);
+    pl_request_start_heartbeats(self);
+    self->chance_ms = lua_isnoneornil(L, 7) ? 0 : pl_bind_check_duration_ms(L, 7);
+    self->deadline_headers = luaL_optstring(L, 8, NULL);
     return 0;
 }
 
@@ -611,6 +629,7 @@ void pl_bind_request(lua_State *L)
                                        {"write", write_bytes},
                                        {"finish", finish},
                                        {"abort", abort_request},
+                                       {"elapsed_ms", elapsed_ms},
                                        {"remaining_ms", remaining_ms},
                                        {"set_deadline_ms", set_deadline_ms},
                                        {"set_route", set_route},

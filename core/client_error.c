@@ -151,14 +151,29 @@ char *pl_client_error_body(enum pl_dialect dialect, const struct pl_client_error
     return text.data;
 }
 
+static const char *event_begin(enum pl_dialect dialect)
+{
+    return dialect == PL_DIALECT_OPENAI ? "data: " : "event: error\ndata: ";
+}
+
+char *pl_client_error_wrap(enum pl_dialect dialect, struct pl_str json, size_t *len)
+{
+    const char *begin = event_begin(dialect);
+    size_t begin_len = strlen(begin);
+    *len = begin_len + json.len + 2;
+    char *event = pl_xmalloc(*len + 1);
+    memcpy(event, begin, begin_len);
+    for (size_t i = 0; i < json.len; i++) /* a line end is white space there, or it is no JSON */
+        event[begin_len + i] = json.data[i] == '\n' || json.data[i] == '\r' ? ' ' : json.data[i];
+    memcpy(event + begin_len + json.len, "\n\n", 3);
+    return event;
+}
+
 char *pl_client_error_event(enum pl_dialect dialect, const struct pl_client_error *error,
                             uint64_t sequence_number, size_t *len)
 {
-    static const char *const begins[] = {[PL_DIALECT_OPENAI] = "data: ",
-                                         [PL_DIALECT_RESPONSES] = "event: error\ndata: ",
-                                         [PL_DIALECT_ANTHROPIC] = "event: error\ndata: "};
     struct pl_json_text text;
-    const char *begin = begins[dialect];
+    const char *begin = event_begin(dialect);
     pl_json_text_init(&text);
     pl_json_put_raw(&text, NULL, begin, strlen(begin));
     text.needs_comma = false;

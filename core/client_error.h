@@ -37,6 +37,8 @@ enum pl_dialect pl_client_error_dialect(struct pl_str path, const struct pl_head
 /** A new text, JSON, of `*len` bytes. */
 char *pl_client_error_body(enum pl_dialect dialect, const struct pl_client_error *error,
                            size_t *len);
+/** A new text: an error that somebody else has written, as such an event. */
+char *pl_client_error_wrap(enum pl_dialect dialect, struct pl_str json, size_t *len);
 /** A new text: a whole event. `sequence_number`: of the next event, where events are numbered. */
 char *pl_client_error_event(enum pl_dialect dialect, const struct pl_client_error *error,
                             uint64_t sequence_number, size_t *len);

@@ -177,12 +177,32 @@ static void test_dialects(void **state)
     pl_headers_deinit(&none);
 }
 
+static void expect_wrapped(enum pl_dialect dialect, const char *json, const char *expected)
+{
+    size_t len;
+    char *event = pl_client_error_wrap(dialect, pl_str_of(json), &len);
+    assert_string_equal(event, expected);
+    assert_int_equal(len, strlen(expected));
+    free(event);
+}
+
+static void test_wraps(void **state)
+{
+    (void)state;
+    expect_wrapped(PL_DIALECT_OPENAI, "{\"error\":1}", "data: {\"error\":1}\n\n");
+    expect_wrapped(PL_DIALECT_RESPONSES, "{}", "event: error\ndata: {}\n\n");
+    expect_wrapped(PL_DIALECT_ANTHROPIC, "{\r\n \"a\":\n1}\n",
+                   "event: error\ndata: {   \"a\": 1} \n\n");
+    expect_wrapped(PL_DIALECT_OPENAI, "", "data: \n\n");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_bodies),    cmocka_unit_test(test_bare_bodies),
         cmocka_unit_test(test_any_bytes), cmocka_unit_test(test_events),
         cmocka_unit_test(test_types),     cmocka_unit_test(test_dialects),
+        cmocka_unit_test(test_wraps),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

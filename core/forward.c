@@ -114,6 +114,15 @@ static bool is_removed(const struct pl_target *target, struct pl_str name)
     return pl_headers_count(&target->set_headers, name) > 0;
 }
 
+/* What a client says of its time is passed on with what is left of it: after tries and waits its
+ * own words would promise too much. */
+static void put_deadline(struct pl_try *self, struct pl_str name, enum pl_deadline_unit unit)
+{
+    char text[PL_DEADLINE_MAX_BYTES];
+    size_t len = pl_deadline_put(text, unit, pl_request_remaining_ms(self->request));
+    put_header(self, name, (struct pl_str){text, len});
+}
+
 static void put_client_headers(struct pl_try *self, const struct pl_target *target,
                                const struct pl_provider *provider)
 {
@@ -132,7 +141,11 @@ static void put_client_headers(struct pl_try *self, const struct pl_target *targ
             continue;
         if (pl_headers_count(&provider->headers, name) > 0)
             continue;
-        put_header(self, name, pl_headers_value(headers, i));
+        enum pl_deadline_unit unit = pl_deadline_unit_of(self->request->deadline_headers, name);
+        if (unit != PL_DEADLINE_NONE)
+            put_deadline(self, name, unit);
+        else
+            put_header(self, name, pl_headers_value(headers, i));
     }
 }
 

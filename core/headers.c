@@ -305,6 +305,14 @@ bool pl_header_lists_token(struct pl_str value, struct pl_str token)
     return false;
 }
 
+bool pl_headers_say_events(const struct pl_headers *self)
+{
+    static const struct pl_str events = PL_STR("text/event-stream");
+    struct pl_str type;
+    return pl_headers_get(self, PL_STR("content-type"), &type) && type.len >= events.len &&
+           pl_str_equal_nocase((struct pl_str){type.data, events.len}, events);
+}
+
 bool pl_headers_list_token(const struct pl_headers *self, struct pl_str name, struct pl_str token)
 {
     for (size_t i = 0; i < self->count; i++) {

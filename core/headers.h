@@ -52,6 +52,9 @@ size_t pl_headers_count(const struct pl_headers *self, struct pl_str name);
 /** True when one of the fields of that name lists `token`, see pl_header_lists_token. */
 bool pl_headers_list_token(const struct pl_headers *self, struct pl_str name, struct pl_str token);
 
+/** Whether the message's body is a stream of events, by its Content-Type. */
+bool pl_headers_say_events(const struct pl_headers *self);
+
 struct pl_str pl_headers_name(const struct pl_headers *self, size_t index);
 struct pl_str pl_headers_value(const struct pl_headers *self, size_t index);
 

@@ -75,24 +75,29 @@ static void put_fault(struct line *self, const struct pl_request *request)
 }
 
 /* "primary/gpt-4;503;12ms, fallback/gpt-4;200;30ms" */
+static void put_trail(struct line *self, const struct pl_request *request)
+{
+    self->len = 0; /* the text is long, and need not be cleared */
+    for (size_t i = 0; i < request->trail_count; i++) {
+        if (i > 0)
+            put(self, ", ", 2);
+        if (request->floor && i == request->fault_trail_index) {
+            put_fault(self, request);
+            put(self, ", ", 2);
+        }
+        if (self->len + strlen(request->trail[i].target->name) + TRAIL_ENTRY_EXTRA_BYTES >
+            sizeof(self->text)) {
+            put(self, "...", 3);
+            break;
+        }
+        put_entry(self, &request->trail[i]);
+    }
+}
+
 static void add_trail_header(struct pl_request *self, struct pl_headers *headers)
 {
     struct line line;
-    line.len = 0; /* the text is long, and need not be cleared */
-    for (size_t i = 0; i < self->trail_count; i++) {
-        if (i > 0)
-            put(&line, ", ", 2);
-        if (self->floor && i == self->fault_trail_index) {
-            put_fault(&line, self);
-            put(&line, ", ", 2);
-        }
-        if (line.len + strlen(self->trail[i].target->name) + TRAIL_ENTRY_EXTRA_BYTES >
-            sizeof(line.text)) {
-            put(&line, "...", 3);
-            break;
-        }
-        put_entry(&line, &self->trail[i]);
-    }
+    put_trail(&line, self);
     add_header(headers, PL_STR("x-perilune-trail"), (struct pl_str){line.text, line.len});
 }
 
@@ -205,6 +210,39 @@ static bool pass_what_is_there(struct pl_request *self)
     return goes_on;
 }
 
+void pl_request_open_stream(struct pl_request *self, const struct pl_headers *headers)
+{
+    pl_exchange_start(self->exchange, 200, answer_headers(self, headers), -1);
+    self->stream_is_open = true;
+}
+
+void pl_request_tell_trail(struct pl_request *self)
+{
+    struct line line;
+    if (self->trail_count == 0 || !self->generation->topology->response_headers)
+        return;
+    put_trail(&line, self);
+    pl_relay_write(self, ": x-perilune-trail: ", 20);
+    pl_relay_write(self, line.text, line.len);
+    pl_relay_write(self, "\n\n", 2);
+}
+
+static void drop_start(struct pl_response *response, size_t len)
+{
+    evbuffer_drain(response->held, len);
+    response->held_whole_bytes -= PL_MIN(len, response->held_whole_bytes);
+}
+
+/* The answer's events follow what the client has; a byte order mark is one only at the start. */
+static void join_stream(struct pl_request *self)
+{
+    struct evbuffer *held = self->current->response.held;
+    char start[3];
+    pl_request_tell_trail(self);
+    if (held && evbuffer_copyout(held, start, 3) == 3 && memcmp(start, "\xEF\xBB\xBF", 3) == 0)
+        drop_start(&self->current->response, 3);
+}
+
 bool pl_request_relay(struct pl_request *self)
 {
     pl_hedge_decide(self);
@@ -215,14 +253,18 @@ bool pl_request_relay(struct pl_request *self)
     if (self->at_seam)
         return pl_relay_join(self);
     assert(response->live && !self->committed);
+    assert(!self->stream_is_open || (response->is_sse && response->status < 300));
     bool is_broken_error = response->status >= 400 && response->failure != PL_FAIL_NONE;
     self->committed = true;
     self->served_by = try->target;
     self->status = response->status;
     response->intake = PL_INTAKE_RELAYING;
     count_first_token(self, response->status);
-    pl_exchange_start(self->exchange, response->status, answer_headers(self, &response->headers),
-                      declared_length(response));
+    if (self->stream_is_open)
+        join_stream(self);
+    else
+        pl_exchange_start(self->exchange, response->status,
+                          answer_headers(self, &response->headers), declared_length(response));
     if (!pass_what_is_there(self)) {
         pl_try_cancel(try);
         pl_relay_end_broken(self);
@@ -243,7 +285,7 @@ void pl_request_respond(struct pl_request *self, int status, const struct pl_hea
                         const char *body, size_t len)
 {
     struct pl_exchange *exchange = self->exchange;
-    assert(!self->committed);
+    assert(!self->committed && !self->stream_is_open);
     self->committed = true;
     self->status = status;
     self->exchange = NULL;
@@ -263,6 +305,10 @@ void pl_request_fail_with(struct pl_request *self, struct pl_client_error *error
     struct pl_headers all;
     size_t len;
     error->request_id = self->id;
+    if (self->stream_is_open) {
+        pl_request_fail_stream(self, error);
+        return;
+    }
     char *body = pl_client_error_body(self->dialect, error, &len);
     pl_headers_init(&all);
     if (headers)
@@ -288,7 +334,8 @@ void pl_request_start_answer(struct pl_request *self, int status, const struct p
     assert(!self->committed);
     self->committed = true;
     self->status = status;
-    pl_exchange_start(self->exchange, status, answer_headers(self, headers), -1);
+    if (!self->stream_is_open)
+        pl_exchange_start(self->exchange, status, answer_headers(self, headers), -1);
 }
 
 void pl_request_abort(struct pl_request *self, bool at_once)

@@ -103,6 +103,8 @@ static struct pl_request *request_new(struct pl_runtime *runtime)
         self->current = &self->own_try;
         pl_timer_init(&self->deadline_timer, runtime->base, runtime->timeline, on_deadline, self);
         pl_timer_init(&self->wait_timer, runtime->base, runtime->timeline, on_wait_timer, self);
+        pl_timer_init(&self->heartbeat_timer, runtime->base, runtime->timeline,
+                      pl_request_on_heartbeat, self);
     }
     TAILQ_INSERT_TAIL(&runtime->active, self, link);
     runtime->active_count++;
@@ -481,7 +483,7 @@ static void forget(struct pl_request *self)
     self->model = self->route = NULL;
     self->model_len = self->trail_count = 0;
     self->model_field = (struct pl_multipart_field){0};
-    self->stream = self->committed = self->client_gone = false;
+    self->stream = self->committed = self->client_gone = self->stream_is_open = false;
     self->past_deadline = self->broken = self->floor = self->first_token = false;
     self->refuses_floor = false;
     self->gate = (struct pl_gate_options){0};
@@ -491,11 +493,12 @@ static void forget(struct pl_request *self)
     self->log_line_count = 0;
     self->policy_fault = PL_POLICY_FAULT_NONE;
     self->failed = self->killed = false;
-    self->policy = self->model_match = NULL;
+    self->policy = self->model_match = self->deadline_headers = NULL;
     self->give_up_code[0] = '\0';
     self->give_up_retry_ms = 0;
     self->wait = PL_WAIT_NONE;
-    self->deadline_ms = self->route_deadline_ms = 0;
+    self->deadline_ms = self->route_deadline_ms = self->chance_ms = 0;
+    self->keep_ms = self->within_ms = 0;
     self->status = 0;
     self->body = PL_STR("");
     self->serial++;
@@ -515,6 +518,7 @@ void pl_request_end(struct pl_request *self)
     pl_request_leave_retries(self);
     pl_timer_stop(&self->deadline_timer);
     pl_timer_stop(&self->wait_timer);
+    pl_timer_stop(&self->heartbeat_timer);
     pl_coroutine_close(&self->coroutine);
     pl_request_drop_edits(self);
     forget(self);

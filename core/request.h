@@ -14,6 +14,7 @@
  *   send.c     one try: its start, and what its answer does before the commit
  *   hedge.c    a second try beside a slow one
  *   relay.c    the commit: the answer to the client
+ *   request_heartbeat.c  what a client hears before
  *   request_record.c  what is told of it at its end
  *   request_trace.c  its trace
  */
@@ -24,6 +25,7 @@
 #include "base.h"
 #include "client_error.h"
 #include "coroutine.h"
+#include "deadline.h"
 #include "generation.h"
 #include "json.h"
 #include "metrics.h"
@@ -59,9 +61,10 @@ enum pl_wait {
 /** When an answer that streams is one, and what of others is looked into; from the route. */
 struct pl_gate_options {
     enum pl_gate_on { PL_GATE_ON_CONTENT, PL_GATE_ON_EVENT, PL_GATE_ON_HEAD } on;
-    uint32_t max_bytes;   /* held without a verdict, then it is passed on; 0: PL_HELD_MAX_BYTES */
-    bool check_body;      /* a good answer that does not stream is judged by its body */
-    bool drops_malformed; /* events that are no JSON do not go to the client */
+    uint32_t max_bytes;    /* held without a verdict, then it is passed on; 0: PL_HELD_MAX_BYTES */
+    bool check_body;       /* a good answer that does not stream is judged by its body */
+    bool drops_malformed;  /* events that are no JSON do not go to the client */
+    uint32_t heartbeat_ms; /* how often a client that waits for a stream is told so; 0: never */
 };
 
 /** Whether another target may go on with a relayed stream that breaks off; as the policy says. */
@@ -89,10 +92,11 @@ struct pl_request {
     enum pl_wait wait;
     char *id; /* nearly all are a quarter of PL_REQUEST_ID_MAX */
     size_t id_cap;
-    enum pl_dialect dialect; /* of errors of ours */
-    char *route;             /* for the log */
-    const char *policy;      /* its name, a string of the VM; NULL before there is a route */
-    const char *model_match; /* the route's pattern, the same; NULL: it has none */
+    enum pl_dialect dialect;      /* of errors of ours */
+    char *route;                  /* for the log */
+    const char *policy;           /* its name, a string of the VM; NULL before there is a route */
+    const char *model_match;      /* the route's pattern, the same; NULL: it has none */
+    const char *deadline_headers; /* see deadline.h, the same */
 
     enum pl_body_kind body_kind;
     struct pl_str body;
@@ -121,8 +125,12 @@ struct pl_request {
 
     uint64_t start_ms, deadline_ms; /* deadline_ms 0: none */
     uint64_t route_deadline_ms;     /* as the route says, from the start on; 0: no route yet */
-    struct pl_timer deadline_timer, wait_timer;
-    bool committed; /* a head has gone to the client */
+    uint64_t keep_ms, within_ms;    /* for the next try: what it leaves for others of the time, and
+                                       how soon its answer must begin; 0: nothing was said */
+    uint64_t chance_ms; /* with so much time and no answer a try counts for its target; 0: never */
+    struct pl_timer deadline_timer, wait_timer, heartbeat_timer;
+    bool committed;      /* an answer has been begun */
+    bool stream_is_open; /* by heartbeats: whatever is the answer is a part of that stream */
     bool client_gone;
     bool past_deadline;
     struct pl_gate_options gate;
@@ -133,7 +141,7 @@ struct pl_request {
     const struct pl_target *served_by; /* who wrote the answer, the last part of it */
     char give_up_code[32];     /* why candidates gave none: "queue_full", ... ; "" otherwise */
     uint64_t give_up_retry_ms; /* and when to come again; 0: unknown */
-    int status;                /* of the answer; 0: none was begun */
+    int status;                /* of the answer, or of an open stream; 0: none was begun */
     bool broken;               /* the answer began and was broken off here */
     bool floor;                /* the floor policy serves it */
     bool first_token;          /* the first token of a good answer has gone to the client ... */
@@ -180,6 +188,7 @@ struct pl_runtime {
     const char *kill_reason;           /* why all are broken off, if not by a stop at once */
     struct pl_spans *spans;            /* where the spans of sampled ones go, or NULL */
     struct pl_otlp_text span_text;     /* in which they are written */
+    bool is_mute;                      /* no heartbeats */
     bool is_simulator;                 /* bodies are its own to check, answers its own to label */
     struct pl_request *running;        /* whose policy runs right now */
     struct pl_watch *watch;            /* where that is shown; NULL where nobody watches */
@@ -307,10 +316,29 @@ enum pl_class pl_request_class_of(enum pl_failure failure);
 /** Goes on with the client's trace, or begins one. */
 void pl_request_begin_trace(struct pl_request *self);
 
+/* ---- request_heartbeat.c ---- */
+
+/** From now on, if its route wants them and the client a stream. */
+void pl_request_start_heartbeats(struct pl_request *self);
+/** Of heartbeat_timer. */
+void pl_request_on_heartbeat(void *arg);
+/** Ends the open stream with these bytes, whole events; `status` is what they stand for. */
+void pl_request_end_stream(struct pl_request *self, int status, const char *data, size_t len);
+/** Ends it with an error. */
+void pl_request_fail_stream(struct pl_request *self, const struct pl_client_error *error);
+
 /* ---- relay.c ---- */
 
-/** Begins relaying the live answer, or at a seam goes on with it; true when it has already ended,
- *  else wait for PL_WAIT_RELAY. Afterwards it may be at a seam. */
+/** Head of the stream that heartbeats open. */
+void pl_request_open_stream(struct pl_request *self, const struct pl_headers *headers);
+/** A comment in the open stream: which tries there were, as the head could not know. */
+void pl_request_tell_trail(struct pl_request *self);
+
+/**
+ * Begins relaying the live answer, or at a seam goes on with it; true when it has already ended,
+ * else wait for PL_WAIT_RELAY. Afterwards it may be at a seam. Into a stream that is open only
+ * another stream can be relayed.
+ */
 bool pl_request_relay(struct pl_request *self);
 /** Body bytes of the answer being relayed. */
 void pl_request_relay_bytes(struct pl_request *self, const char *data, size_t len);

@@ -109,6 +109,7 @@ static void reset_response(struct pl_try *self)
     response->error = PL_STR("");
     response->held_whole_bytes = 0;
     response->live = false;
+    response->intake = PL_INTAKE_HELD;
     response->status = 0;
     response->complete = false;
     response->failure = PL_FAIL_NONE;
@@ -207,10 +208,11 @@ static void fail(struct pl_try *self, enum pl_failure failure, const char *detai
 static void have_answer(struct pl_try *self)
 {
     struct pl_response *response = &self->response;
-    if (response->intake == PL_INTAKE_GATED) {
-        pl_timer_stop(&self->gate_timer);
+    if (response->intake == PL_INTAKE_GATED)
         pl_gate_deinit(&response->gate);
-    }
+    if (response->intake == PL_INTAKE_GATED || self->answer_by_ms > 0)
+        pl_timer_stop(&self->gate_timer);
+    self->timer_cuts = false;
     if (response->intake != PL_INTAKE_COLLECTING)
         response->intake = PL_INTAKE_HELD;
     if (self->attempt)
@@ -258,19 +260,61 @@ void pl_request_settle_error(struct pl_request *self, enum pl_failure failure)
     pl_try_leave(try);
 }
 
-/* No content came within the first-token limit. */
+/* ---- its time -------------------------------------------------------------------------------- */
+
+/* No content came within the first-token limit, or no answer within what the try was given. */
 static void on_gate_timer(void *arg)
 {
     (void)pl_now_ms();
     struct pl_try *self = arg;
     char detail[80];
-    if (self->response.intake == PL_INTAKE_RELAYING) {
+    if (self->watches_silence) {
         pl_try_check_silence(self);
+        return;
+    }
+    self->cut = self->timer_cuts;
+    if (self->cut) {
+        snprintf(detail, sizeof(detail), "no answer within the %u ms that it was given",
+                 (unsigned)(self->answer_by_ms - self->start_ms));
+        cancel_and_fail(self, PL_FAIL_TIMEOUT_TRY, detail);
         return;
     }
     snprintf(detail, sizeof(detail), "no content within %u ms",
              self->target->limits.first_token_ms);
     cancel_and_fail(self, PL_FAIL_TIMEOUT_FIRST_TOKEN, detail);
+}
+
+/* Runs the timer until a limit, 0 for none, or until the answer must have begun. */
+static void arm_gate_timer(struct pl_try *self, uint64_t limit_ms)
+{
+    uint64_t now_ms = pl_last_now_ms();
+    uint64_t left_ms = self->answer_by_ms > now_ms ? self->answer_by_ms - now_ms : 0;
+    self->timer_cuts = self->answer_by_ms > 0 && (limit_ms == 0 || left_ms <= limit_ms);
+    if (self->timer_cuts)
+        pl_timer_start_ms(&self->gate_timer, left_ms);
+    else if (limit_ms > 0)
+        pl_timer_start_ms(&self->gate_timer, limit_ms);
+}
+
+/* How soon its answer must begin: as the policy says, else with what is kept for others left over.
+ * 0: when it likes. Each is said for one try. */
+static uint64_t take_within_ms(struct pl_request *self)
+{
+    uint64_t left_ms = pl_request_remaining_ms(self);
+    uint64_t within_ms = self->within_ms, keep_ms = self->keep_ms;
+    self->within_ms = self->keep_ms = 0;
+    if (within_ms == 0 && keep_ms > 0)
+        within_ms = left_ms > keep_ms + PL_TRY_MIN_MS ? left_ms - keep_ms : PL_TRY_MIN_MS;
+    return within_ms < left_ms ? within_ms : 0;
+}
+
+static void limit_answer(struct pl_try *self)
+{
+    uint64_t within_ms = take_within_ms(self->request);
+    self->cut = false;
+    self->answer_by_ms = within_ms > 0 ? self->start_ms + within_ms : 0;
+    if (within_ms > 0)
+        arm_gate_timer(self, 0);
 }
 
 void pl_request_expire_answer(struct pl_request *self)
@@ -292,7 +336,6 @@ void pl_request_expire_answer(struct pl_request *self)
 
 static void copy_head(struct pl_response *self, const struct pl_response_head *head)
 {
-    struct pl_str type;
     pl_headers_copy(&self->headers, &head->headers);
     self->live = true;
     self->status = head->status;
@@ -300,10 +343,7 @@ static void copy_head(struct pl_response *self, const struct pl_response_head *h
     /* without a body, too: an answer to HEAD tells the length of the one to GET */
     bool has_length = pl_headers_count(&head->headers, PL_STR("content-length")) > 0;
     self->content_length_bytes = has_length ? (int64_t)head->content_length_bytes : -1;
-    self->is_sse = head->framing != PL_FRAMING_NONE &&
-                   pl_headers_get(&self->headers, PL_STR("content-type"), &type) &&
-                   type.len >= 17 &&
-                   pl_str_equal_nocase((struct pl_str){type.data, 17}, PL_STR("text/event-stream"));
+    self->is_sse = head->framing != PL_FRAMING_NONE && pl_headers_say_events(&self->headers);
     pl_sse_init(&self->sse);
     pl_gate_init(&self->gate);
 }
@@ -428,8 +468,7 @@ static void on_head(struct pl_attempt *attempt, void *arg)
     }
     if (good && response->is_sse && self->request->gate.on != PL_GATE_ON_HEAD) {
         response->intake = PL_INTAKE_GATED;
-        if (self->target->limits.first_token_ms > 0)
-            pl_timer_start_ms(&self->gate_timer, self->target->limits.first_token_ms);
+        arm_gate_timer(self, self->target->limits.first_token_ms);
         return;
     }
     response->intake = is_checked ? PL_INTAKE_CHECKED : PL_INTAKE_HELD;
@@ -595,6 +634,7 @@ int pl_try_start(struct pl_try *self, const struct pl_target *target)
     self->attempt = transport->start(
         transport, generation->pools ? generation->pools[target->provider_index] : NULL, target,
         &wanted, &attempt_ops, self);
+    limit_answer(self);
     return PL_OK;
 }
 

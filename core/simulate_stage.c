@@ -111,6 +111,7 @@ static int world_new(lua_State *L)
                                        .start_wall_ms = (uint64_t)start_wall_ms,
                                        .log_line_max = LOG_LINE_MAX,
                                        .body_max_bytes = BODY_MAX_BYTES,
+                                       .is_mute = true,
                                        .ops = &pl_simulate_ops,
                                        .arg = self};
     pl_log_set_level(PL_LOG_ERROR);

@@ -101,6 +101,7 @@ struct pl_stage *pl_stage_new(const struct pl_stage_options *options, char **pro
     pl_random_seed(options->seed);
     self->config = pl_config_load_from(options->source, problems);
     int rc = self->config ? make_gateway(self, problems) : PL_ERR_SYNTAX;
+    self->runtime.is_mute = options->is_mute;
     if (rc == PL_OK && self->ops.on_check)
         pl_stage_checks_start(self);
     pl_stage_exit(self);

@@ -122,6 +122,7 @@ struct pl_stage_options {
     uint64_t start_wall_ms; /* what the wall clock shows at first */
     size_t log_line_max;    /* how much of the log is kept; 0: all */
     size_t body_max_bytes;  /* how much of an answer its client keeps; 0: all */
+    bool is_mute;           /* clients that wait get no heartbeats, which would look like answers */
     const struct pl_stage_ops *ops;
     void *arg;
 };

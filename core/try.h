@@ -39,6 +39,8 @@
 #define PL_EVENT_MAX_BYTES   (1024 * 1024)
 #define PL_TAIL_MAX_BYTES    4096
 
+#define PL_TRY_MIN_MS 100 /* less than that is not left to a try by what is kept for others */
+
 #define PL_NO_TRAIL_ENTRY SIZE_MAX
 
 struct pl_request;
@@ -117,13 +119,13 @@ struct pl_try {
     const struct pl_target *target;
     uint64_t start_ms;
     struct pl_attempt *attempt; /* NULL: not at work */
-    struct pl_timer gate_timer; /* runs while the answer is held for its first content, and later
-                                   while bytes come but no event */
+    uint64_t answer_by_ms;      /* until when its answer must have begun; 0: no such limit */
+    struct pl_timer gate_timer; /* of that limit, and of the wait for a stream's first content; and
+                                   later, while bytes come but no event */
     uint64_t event_ms;          /* when the last event was passed on */
     bool watches_silence;
     enum pl_resume resume;
-    struct pl_rescue_text
-        prefix; /* of a body that asks for what follows: messages, or the prompt */
+    struct pl_rescue_text prefix; /* of a body that asks for what follows: messages, the prompt */
     char token_limits[2][PL_NUMBER_MAX]; /* the same */
     char *head;                          /* of the upstream's request */
     size_t head_len, head_cap;
@@ -138,6 +140,8 @@ struct pl_try {
     bool is_judged;               /* its policy can judge it: there is an answer, or none will be */
     bool trail_is_open;           /* it has its entry, and is still at work */
     bool paused;                  /* the attempt waits for the client to read */
+    bool timer_cuts;              /* what the timer runs for is answer_by_ms ... */
+    bool cut;                     /* ... and it has come */
     bool reads_usage;
     bool hides_usage;         /* the answer's usage event is ours: the client does not get it */
     bool hidden_ends_in_cr;   /* an LF that comes next belongs to it */
@@ -186,7 +190,8 @@ enum pl_admission pl_try_admit(struct pl_try *self, const struct pl_target *targ
  * (response.failure), otherwise it is neutral. Idempotent.
  */
 void pl_try_leave(struct pl_try *self);
-/** Its outcome, once: a status, or a failure. */
+/** Its outcome, once: a status, or a failure. That it was cut, or the deadline has come, counts
+ * only when it has had the time that the route thinks is a chance. */
 void pl_try_report_status(struct pl_try *self, int status, uint32_t first_token_ms);
 void pl_try_report_failure(struct pl_try *self, enum pl_failure failure);
 

@@ -113,6 +113,19 @@ return {
   -- weight, without the policy, or answer 500.
   --on_policy_error = "floor",   -- floor, fail
 
+  -- Headers in which clients say how much time a request has; routes may name others. The earlier
+  -- of client's and route's deadline holds, for all there is to a request. A value that is no time
+  -- is answered 400; 0 says nothing. One header, or a list of at most 8. The unit of names that end
+  -- in "-ms", and of x-portkey-request-timeout, x-stainless-timeout, x-stainless-read-timeout and
+  -- grpc-timeout, is known. Default: none. See README.md.
+  --deadline_header = {
+    --"x-envoy-expected-rq-timeout-ms",
+    --{
+      --name = "x-budget",
+      --unit = "s",              -- ms, s, grpc
+    --},
+  --},
+
   -- Traces of requests, as OpenTelemetry spans to a collector that speaks OTLP/HTTP. Without this
   -- table none are made, and what clients send (traceparent) is passed on as it is. What is in them
   -- is told in docker/README.md.
@@ -402,6 +415,20 @@ return {
       --},
 
       --deadline = "10m",                    -- 1ms to 24h; for the whole request
+      -- As above, for this route; an empty list: none.
+      --deadline_header = {
+        --"x-request-timeout-ms",
+        --{
+          --name = "x-budget",
+          --unit = "s",                      -- ms, s, grpc
+        --},
+      --},
+      -- So much of the time is kept for each target that may still be tried: until its answer
+      -- begins, a try gets what the deadline leaves without that. A try that had so much time and
+      -- no answer counts for the target's health. Default: nothing is kept.
+      --reserve = "5s",                      -- 1ms to 24h; less than deadline
+      -- How long after the request's start another try may begin. Default: any time.
+      --retry_within = "20s",                -- 0ms to 24h; less than deadline
 
       -- When an answer that streams counts as one; until then it can still be left for the next
       -- target, unseen by the client:
@@ -415,6 +442,10 @@ return {
         --on = "content",                    -- content, event, head
         --bytes = "64KiB",                   -- 1KiB to 1MiB; with so many a stream is passed
                                              -- on, whatever it says
+        -- How often a client that waits for a stream gets a comment meanwhile, for what stands
+        -- between and closes silent connections. Default: never. The first one commits the answer
+        -- to status 200: from then on failures are events in the stream, see README.md.
+        --heartbeat = "15s",                 -- 100ms to 1h
       --},
       -- Look into answers that do not stream, too: one without content is "empty", one that is not
       -- JSON is "malformed". For completions, responses, messages and embeddings of at most 1 MiB.

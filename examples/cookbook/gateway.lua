@@ -67,6 +67,21 @@ return {
       retry = { on = { "context_length" } },
     },
 
+    -- In time: clients say how much they have, 3 s of it are kept for each target that may still be
+    -- tried, and who waits for a stream hears so every 5 s.
+    {
+      name = "in_time",
+      match = { model = "punctual" },
+      targets = {
+        { provider = "hosted", model = "large", priority = 0 },
+        { provider = "own", model = "small", priority = 1 },
+      },
+      deadline = "30s",
+      deadline_header = "x-request-timeout-ms",
+      reserve = "3s",
+      gate = { heartbeat = "5s" },
+    },
+
     -- Canary: one request in a hundred goes to the new model, always those of the same users. When
     -- it fails, the old one answers. Without `balance` it is one in a hundred of everybody's.
     {
@@ -205,6 +220,18 @@ return {
       targets = { { provider = "hosted", model = "large" } },
       policy = "deny",
       on_policy_error = "fail", -- without it nobody is refused
+    },
+    {
+      name = "ladder",
+      match = { model = "prompt" },
+      targets = {
+        { provider = "hosted", model = "large", priority = 0 },
+        { provider = "hosted", model = "medium", priority = 1 },
+        { provider = "own", model = "small", priority = 2 },
+      },
+      deadline = "30s",
+      deadline_header = "x-request-timeout-ms",
+      policy = "deadline_ladder",
     },
     {
       name = "pin",

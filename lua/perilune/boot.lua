@@ -5,6 +5,7 @@
 -- runs when the coroutine goes on.
 
 local cjson = require "cjson.safe"
+local classify = require("perilune.classify").classify
 local classify_error = require("perilune.classify").classify_error
 local completion = require "perilune.completion"
 local config = require "perilune.config"
@@ -16,6 +17,7 @@ local estimate = require "perilune.estimate"
 local explain = require "perilune.explain"
 local gateway = require "perilune.gateway"
 local health = require "perilune.health"
+local heartbeat = require "perilune.heartbeat"
 local modules = require "perilune.modules"
 local native = require "perilune.native"
 local sandbox = require "perilune.sandbox"
@@ -61,6 +63,29 @@ local function settle(req, text)
   return class, status, message
 end
 
+local SEND_OPTIONS = { within_ms = true, resume = true }
+
+--- Heeds the options of the try that comes next: how soon its answer must begin, how it goes on.
+local function heed_send_options(options)
+  if type(options) ~= "table" then error("send: options are a table", 3) end
+  for key in pairs(options) do
+    if not SEND_OPTIONS[key] then
+      error(("send: there is no option %q"):format(tostring(key)), 3)
+    end
+  end
+  local resume = options.resume
+  if resume ~= nil and resume ~= "continue" and resume ~= "restart" then
+    error("send: resume must be \"continue\" or \"restart\"", 3)
+  end
+  local within_ms = options.within_ms
+  if within_ms == nil then return end
+  local is_time = type(within_ms) == "number" and within_ms >= 1 -- a NaN is none
+  if not is_time then
+    error("send: within_ms must be a number of milliseconds, at least 1", 3)
+  end
+  native.within_ms(math.min(within_ms, 1e11))
+end
+
 --- What the try at hand has brought, which can be judged.
 local function take_answer(req)
   local res, class, detail, failed_target, said = native.send_result(req)
@@ -76,10 +101,11 @@ end
 native.take_answer = take_answer -- for perilune.hedge
 
 --- Sends the request to a target; waits for an answer that can be judged.
--- @param target
--- @tparam[opt] string resume where an answer has broken off: "restart" asks it afresh
-function request.send(req, target, resume)
-  native.send_begin(req, target, resume)
+-- @tparam[opt] table options `within_ms`: how soon the answer must begin; `resume`: "restart" asks
+-- a target afresh to go on with an answer that broke off
+function request.send(req, target, options)
+  if options then heed_send_options(options) end
+  native.send_begin(req, target, options and options.resume)
   return take_answer(req)
 end
 
@@ -103,6 +129,7 @@ end
 -- @treturn[2] ?boolean true: the client still waits, and another target may go on
 function request.relay(req, res, err, rescue)
   if res ~= nil then
+    if not native.can_relay(req, res) then return heartbeat.relay(native, req, res, classify) end
     native.relay_begin(req, res, rescue or nil)
     local whole, class, is_open, said = native.relay_result(req)
     if said then class = settle(req, said) end
@@ -117,10 +144,17 @@ end
 
 --- Answers with a whole body; a table is sent as JSON.
 function request.respond(req, status, body, headers)
-  if type(body) ~= "table" then return native.respond(req, status, body or "", headers) end
-  local text, problem = encode(body)
-  if not text then error("respond: the body cannot be encoded: " .. tostring(problem), 2) end
-  return native.respond(req, status, text, headers or JSON_HEADERS)
+  local text = body or ""
+  if type(body) == "table" then
+    local problem
+    text, problem = encode(body)
+    if not text then error("respond: the body cannot be encoded: " .. tostring(problem), 2) end
+    headers = headers or JSON_HEADERS
+  end
+  if native.stream_is_open(req) then
+    return heartbeat.respond(native, req, status, text, headers, decode)
+  end
+  return native.respond(req, status, text, headers)
 end
 
 local NO_OPTIONS = {}
@@ -218,28 +252,30 @@ end
 
 -- ---- what C calls --------------------------------------------------------------------------
 
-local function describe_all(problems)
+local function describe_all(problems, secrets)
   local lines = {}
-  for position, problem in ipairs(problems) do lines[position] = config.describe(problem) end
+  for position, problem in ipairs(problems) do
+    lines[position] = config_show.hide(config.describe(problem), secrets)
+  end
   return table.concat(lines, "\n")
 end
 
-local function load_config(sources, helpers)
+local function load_config(sources, helpers, secrets)
   local source = sources[CONFIG_FILE]
   if not source then error(CONFIG_FILE .. ": there is no such file in the directory", 0) end
   local loaded, _, problems = config.load(source, CONFIG_FILE, helpers)
-  if not loaded then error(describe_all(problems), 0) end
+  if not loaded then error(describe_all(problems, secrets), 0) end
   return loaded, problems
 end
 
-local function raise_missing(name, file, loaded, sources)
+local function raise_missing(name, file, loaded, sources, secrets)
   local position = 1
   while loaded.routes[position].policy ~= name do position = position + 1 end
-  error(config.describe {
+  error(config_show.hide(config.describe {
     file = CONFIG_FILE, line = config.policy_line(sources[CONFIG_FILE], position),
     key = ("routes[%d].policy"):format(position),
     message = ("there is no file %s in the directory"):format(file),
-  }, 0)
+  }, secrets), 0)
 end
 
 --- A problem of a policy's file. Its text begins with the file's name, by itself or by us.
@@ -300,7 +336,13 @@ local function noting_load(warnings)
   end
 end
 
-local function load_policies(loaded, sources, visit, load)
+--- Loads the policies of all routes.
+-- @tparam table loaded normalised configuration
+-- @tparam table sources
+-- @tparam {string,...} secrets which messages must not tell
+-- @tparam[opt] function visit visit(file, selftest) for each self-test
+-- @tparam[opt] function load load(source, file) instead of native.load_policy
+local function load_policies(loaded, sources, secrets, visit, load)
   local policies = {}
   load = load or native.load_policy
   sandbox.set_require(modules.new {
@@ -309,7 +351,7 @@ local function load_policies(loaded, sources, visit, load)
   })
   for _, name in ipairs(config.policies(loaded)) do
     local file = name .. ".lua"
-    if not sources[file] then raise_missing(name, file, loaded, sources) end
+    if not sources[file] then raise_missing(name, file, loaded, sources, secrets) end
     local selftest
     policies[name], selftest = load_policy(file, sources[file], load)
     if visit and selftest then visit(file, selftest) end
@@ -326,8 +368,8 @@ end
 -- @treturn string what looks like a mistake, a line each; "" when nothing does
 function boot.check(sources, helpers)
   local watched, secrets = config_show.watch(helpers)
-  local loaded, warnings = load_config(sources, watched)
-  load_policies(loaded, sources, run_selftest, noting_load(warnings))
+  local loaded, warnings = load_config(sources, watched, secrets)
+  load_policies(loaded, sources, secrets, run_selftest, noting_load(warnings))
   local lines = {}
   for position, warning in ipairs(warnings) do
     lines[position] = config.describe_warning(warning)
@@ -352,7 +394,7 @@ end
 -- @treturn string JSON
 function boot.explain(sources, helpers, asked)
   local watched, secrets = config_show.watch(helpers)
-  local loaded = load_config(sources, watched)
+  local loaded = load_config(sources, watched, secrets)
   asked.headers = asked_headers(asked.headers_json)
   local answer = explain.run({ config = loaded, targets = native.targets(), native = native },
     asked)
@@ -370,12 +412,13 @@ end
 
 --- The gateway's entry function.
 function boot.gateway(sources, helpers)
-  local loaded = load_config(sources, helpers)
+  local watched, secrets = config_show.watch(helpers)
+  local loaded = load_config(sources, watched, secrets)
   local targets = native.targets()
   after_send = health.new { config = loaded, targets = targets, native = native }
   local handle, _, problem = gateway.new {
     config = loaded,
-    policies = load_policies(loaded, sources),
+    policies = load_policies(loaded, sources, secrets),
     targets = targets,
     candidates = require("perilune").candidates,
     now_wall_ms = native.now_wall_ms,

@@ -28,9 +28,13 @@
 -- and in panic. When all are kept out, the earliest is waited for, and for no less than the
 -- back-off.
 --
+-- Reserve. With `retry.reserve_ms` the core is told with each target how much of the time is for
+-- others (perilune.candidates.reserve): the next try has so much less to begin its answer.
+--
 -- End. After `retry.attempts` targets; when the retry budget is used up, as any target after the
--- first counts as a retry (as in Envoy); or when what is left of the deadline, after a wait that
--- may be due, is too little for a try. Then the policy still holds the last answer and can relay
+-- first counts as a retry (as in Envoy); when what is left of the deadline, after a wait that may
+-- be due, is too little for a try; or when another try would begin later than `retry.within_ms`
+-- after the request. Then the policy still holds the last answer and can relay
 -- it. Where it may hold none, because nothing could be given, the core is told why
 -- (native.give_up). The first target is given whatever the deadline says. A route without targets
 -- gives none.
@@ -48,6 +52,7 @@
 local balance = require "perilune.balance"
 local fitness = require "perilune.candidates.fitness"
 local make_plan = require("perilune.candidates.plan").new
+local reserve = require "perilune.candidates.reserve"
 local round = require "perilune.candidates.round"
 local states = require "perilune.candidates.state"
 local waiting = require "perilune.candidates.waiting"
@@ -141,7 +146,7 @@ end
 
 local function plain_step(walk, plan)
   if walk.last_slot == 0 then return first(walk, plan) end
-  return plan.is_chain and follow(walk, plan)
+  return plan.is_chain and not plan.within_ms and follow(walk, plan)
 end
 
 --- A step that waits for nothing, to a target that has not been given yet and is fit and free.
@@ -158,7 +163,7 @@ local function step_at_once(walk, plan)
 end
 
 --- A walk is { route, req, last_slot, state }: last_slot as long as there is no state.
-local function step(walk, plan)
+local function next_target(walk, plan)
   if not walk.state then
     if plan.count == 0 then return nil end
     local target = plain_step(walk, plan)
@@ -166,6 +171,12 @@ local function step(walk, plan)
     walk.state = states.new(plan, walk.req, walk.last_slot)
   end
   return advance(walk.state, plan)
+end
+
+local function step(walk, plan)
+  local target = next_target(walk, plan)
+  if target and plan.reserve_ms then reserve.note(walk, plan) end
+  return target
 end
 
 --- Makes the `candidates` function of the public module.
@@ -176,6 +187,7 @@ end
 --    out_until_ms(target) -> time or nil, retry_allowed(ratio, min_count)
 --  * queue_limits(target) -> places, ms; queue_enter(target, places) -> boolean;
 --    queue_leave(target); give_up(code, retry_after_ms or nil)
+--  * keep_ms(ms): how much of the time the next try must leave for others
 --
 -- as perilune.native has them.
 -- @treturn function candidates(route) -> iterator

@@ -32,7 +32,7 @@ local FAILURES = {
   timeout_head = { 504, "Target `%s` did not begin to answer in time" },
   timeout_first_token = { 504, "Target `%s` sent no first token in time" },
   timeout_idle = { 504, "Target `%s` fell silent within its answer" },
-  timeout_try = { 504, "Target `%s` did not finish its answer in time" },
+  timeout_try = { 504, "Target `%s` did not answer in time" },
   timeout_deadline = { 504, "The request's deadline passed while target `%s` was tried" },
 }
 local OTHER_FAILURE = { 502, "Target `%s` failed" }

@@ -9,6 +9,7 @@
 
 local candidates = require "perilune.candidates"
 local cjson = require "cjson.safe"
+local deadline = require "perilune.deadline"
 local retry = require "perilune.retry"
 local route = require "perilune.route"
 
@@ -94,6 +95,7 @@ local function dry_deps(native, request, run)
   local req = { headers = request.headers, model = request.model, path = request.path,
     method = request.method, peer = "127.0.0.1" }
   function req.remaining_ms() return run.deadline_ms and run.deadline_ms - run.waited_ms end
+  function req.elapsed_ms() return run.waited_ms end
   function req.json()
     local value = native.json_fits(request.body) and cjson.decode(request.body)
     return type(value) == "table" and value or nil
@@ -120,6 +122,7 @@ local function dry_deps(native, request, run)
       return false
     end,
     queue_leave = function() end,
+    keep_ms = function() end,
     give_up = function(code, retry_after_ms)
       run.ended = run.ended or code
       run.retry_after_ms = retry_after_ms
@@ -221,9 +224,19 @@ local function find(targets, name)
   end
 end
 
+--- The route's, or the client's, if that is earlier; nil and why when the client's is no time.
+local function deadline_of(entry, request)
+  local asked_ms, code = deadline.of(entry.deadline_headers or {}, request.headers)
+  if not asked_ms then return nil, code end
+  return math.min(asked_ms, entry.deadline_ms)
+end
+
 local function explain_route(deps, request, entry, answer)
   local native = deps.native
-  local run = { start_ms = native.now_ms(), waited_ms = 0, deadline_ms = entry.deadline_ms }
+  local deadline_ms, code = deadline_of(entry, request)
+  answer.refused, answer.deadline_ms = code, deadline_ms
+  if code then return end
+  local run = { start_ms = native.now_ms(), waited_ms = 0, deadline_ms = deadline_ms }
   local object = route_of(entry, deps.targets)
   local list = walk(object, dry_deps(native, request, run), run, native)
   add_shares(object, list, native)

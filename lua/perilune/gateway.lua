@@ -7,6 +7,7 @@
 --
 -- What is built here once (routes, answers) is shared by all requests and read-only.
 
+local deadline = require "perilune.deadline"
 local errors = require "perilune.errors"
 local floor = require "perilune.floor"
 local frozen = require "perilune.frozen"
@@ -96,6 +97,11 @@ local function refuse_unrouted(req)
   return req:fail(errors.unknown_url(req.method, req.path))
 end
 
+--- The client says how much time it has in words that are none.
+local function refuse_deadline(req, code, message, header)
+  return req:fail(400, code, message, { param = header, is_own = true })
+end
+
 --- The policy could not even begin, and its route wants no other.
 local function refuse_policy(req)
   return req:fail(500, "policy_error",
@@ -122,6 +128,8 @@ local function make_route(entry, all_targets)
     max_ejection_ratio = entry.max_ejection_ratio,
     rescue = entry.rescue and frozen.view("perilune.route.rescue", entry.rescue) or false,
     hedge = entry.hedge and frozen.view("perilune.route.hedge", entry.hedge) or false,
+    reserve_ms = entry.retry and entry.retry.reserve_ms,
+    retry_within_ms = entry.retry and entry.retry.within_ms,
   }
   local function computed(_, key)
     return key == "targets" and copy(targets) or nil
@@ -141,11 +149,26 @@ end
 local function gate_of(entry)
   local gate = entry.gate or {}
   local on, max_bytes = gate.on or "content", gate.max_bytes or GATE_MAX_BYTES
+  local is_usual = on == "content" and max_bytes == GATE_MAX_BYTES and not gate.heartbeat_ms
   local drops_malformed = entry.malformed_events == "drop"
-  if on == "content" and max_bytes == GATE_MAX_BYTES and not entry.check_body
-    and not drops_malformed then return nil end
+  if is_usual and not entry.check_body and not drops_malformed then return nil end
   return { on = on, max_bytes = max_bytes, check_body = entry.check_body,
-    drops_malformed = drops_malformed }
+    heartbeat_ms = gate.heartbeat_ms, drops_malformed = drops_malformed }
+end
+
+--- How long a try without an answer must have lasted to say something about its target, see
+-- core/admit.c: what the operator thinks is a chance. Clients' deadlines do not change it.
+local function chance_ms_of(entry)
+  return entry.retry and entry.retry.reserve_ms or entry.deadline_ms / 2
+end
+
+--- The headers of clients' deadlines as core/deadline.h reads them.
+local function deadline_text_of(entry)
+  local items = {}
+  for position, header in ipairs(entry.deadline_headers or {}) do
+    items[position] = header.name .. ":" .. header.unit
+  end
+  return #items > 0 and table.concat(items, ",") or nil
 end
 
 --- What is needed of each route, in order.
@@ -161,9 +184,19 @@ local function make_served(deps)
     served[position] = { name = entry.name, deadline_ms = entry.deadline_ms, object = object,
       policy = policy, policy_name = object.policy, floor = floor.new(object, deps.candidates),
       refuses_floor = entry.on_policy_error == "fail", gate = gate_of(entry),
+      chance_ms = chance_ms_of(entry), deadline_headers = entry.deadline_headers,
+      deadline_text = deadline_text_of(entry),
       pattern_of = route.pattern_finder(entry.match and entry.match.model) }
   end
   return served
+end
+
+--- The route's deadline, or the client's, if that is earlier. Results as perilune.deadline.of.
+local function deadline_of(chosen, req)
+  if not chosen.deadline_headers then return chosen.deadline_ms end
+  local wanted_ms, problem, message, header = deadline.of(chosen.deadline_headers, req.headers)
+  if not wanted_ms then return nil, problem, message, header end
+  return math.min(wanted_ms, chosen.deadline_ms)
 end
 
 --- Builds the handler of one configuration.
@@ -203,8 +236,11 @@ function gateway.new(deps)
     local chosen = served[index]
     if serves_floor and req.route then return chosen.floor(req) end
     req:set_route(chosen.name, chosen.policy_name, chosen.refuses_floor,
-      chosen.pattern_of(req.model), chosen.gate)
-    req:set_deadline_ms(chosen.deadline_ms)
+      chosen.pattern_of(req.model), chosen.gate, chosen.chance_ms,
+      chosen.deadline_text)
+    local wanted_ms, problem, message, header = deadline_of(chosen, req)
+    if not wanted_ms then return refuse_deadline(req, problem, message, header) end
+    req:set_deadline_ms(wanted_ms)
     if not serves_floor then return chosen.policy(req, chosen.object) end
     if chosen.refuses_floor then return refuse_policy(req) end
     return chosen.floor(req)

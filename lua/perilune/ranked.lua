@@ -11,6 +11,7 @@ local ranked = {}
 local KEPT_MAX = 64 -- per route; further kinds are made anew each time
 local COPIED = {
   "name", "policy", "deadline_ms", "retry", "balance", "panic", "max_ejection_ratio", "hedge",
+  "reserve_ms", "retry_within_ms",
 }
 
 local function check_rank(rank, target)

@@ -12,6 +12,8 @@
 
 local rescue = {}
 
+local RESTART = { resume = "restart" }
+
 -- Whatever breaks off for these is no better elsewhere.
 local FINAL = { content_filter = true, client_fault = true, timeout_deadline = true }
 
@@ -29,7 +31,7 @@ function rescue.new(deps)
     local res, err = req:send(target)
     local class = classify(res, err)
     if class == "client_fault" and deps.resumes(req) == "continue" then
-      res, err = req:send(target, "restart")
+      res, err = req:send(target, RESTART)
       class = classify(res, err)
     end
     return class == "ok" and res or nil, class

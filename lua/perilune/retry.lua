@@ -86,15 +86,19 @@ end
 
 --- Makes a route's retry object: `attempts` (tries in all), `per_priority` (tries at one priority
 -- in a round, nil for as many as it has targets), `budget` ({ ratio, min_count }, nil for none),
--- `wants` and `backoff_ms`. It is read-only.
--- @tparam table options attempts, per_priority, budget, on, base_ms, max_ms, floor_ms
+-- `reserve_ms` (kept for each target that may still be tried, nil for nothing), `within_ms` (since
+-- the request's start; later no further try begins; nil for no limit), `wants` and `backoff_ms`. It
+-- is read-only.
+-- @tparam table options attempts, per_priority, budget, on, base_ms, max_ms, floor_ms, reserve_ms,
+-- within_ms
 -- @treturn table
 function retry.new(options)
   local limits = {}
   for name, default in pairs(DEFAULTS) do limits[name] = options[name] or default end
   local own_set = options.on and compile(options.on, 2)
   local self = { attempts = limits.attempts, per_priority = options.per_priority,
-    budget = options.budget and frozen.view("perilune.retry.budget", options.budget) }
+    budget = options.budget and frozen.view("perilune.retry.budget", options.budget),
+    reserve_ms = options.reserve_ms, within_ms = options.within_ms }
 
   --- Whether an outcome calls for another try. The route's own list, when it has one, decides;
   -- else `default_on`; else the library's.

@@ -8,18 +8,23 @@ local README = testing.directory .. "/README.md"
 local CONFIG = [[
 return {
   providers = {
-    primary = { url = "http://primary.test/v1" },
+    primary = { url = "http://primary.test/v1", $provider },
     fallback = { url = "http://fallback.test/v1" },
   },
   routes = {
     {
       name = "docs", policy = "example", deadline = "60s",
-      targets = { { provider = "primary" }, { provider = "fallback", priority = 1 } },
-      retry = { attempts = 3, per_priority = 1, budget = { percent = 20, min = 3 } },
-      --route
+      targets = {
+        { provider = "primary", $first }, { provider = "fallback", priority = 1, $second },
+      },
+      retry = { attempts = 3, per_priority = 1, budget = { percent = 20, min = 3 }, $retry },
+      $route
     },
   },
 }]]
+
+--- Places of the configuration where an example may say more.
+local PLACES = { provider = true, first = true, second = true, retry = true, route = true }
 
 local BODY_START = 'local gw = require "perilune"\nreturn function(req, route)\n'
 
@@ -84,9 +89,9 @@ end
 -- ---- running an example --------------------------------------------------------------------
 
 local function make_world(example)
-  local options = { directory = false, config = CONFIG,
-    files = { ["example.lua"] = example.source } }
-  local path = "/v1/chat/completions"
+  local more = {}
+  local options = { directory = false, files = { ["example.lua"] = example.source } }
+  local path, headers = "/v1/chat/completions", { ["x-team"] = "research" }
   local body = { model = "gpt-4", user = "ada", max_tokens = 100,
     messages = { { role = "user", content = "Hello" } } }
   local answers = { primary = '{ words = "Hello from primary" }',
@@ -95,12 +100,14 @@ local function make_world(example)
     local file = line.name:match("^file (.*)")
     if file then
       options.files[file] = line.value
+    elseif PLACES[line.name] then
+      more[line.name] = line.value
     elseif line.name == "start" then
       options.start = value_of(line.value)
     elseif line.name == "path" then
       path = line.value
-    elseif line.name == "route" then
-      options.config = CONFIG:gsub("%-%-route", line.value)
+    elseif line.name == "headers" then
+      for name, value in pairs(value_of(line.value)) do headers[name] = value end
     elseif line.name == "client" then
       for key, value in pairs(value_of(line.value)) do body[key] = value end
     else
@@ -108,11 +115,14 @@ local function make_world(example)
       answers[line.name] = line.value
     end
   end
+  options.config = CONFIG:gsub("%$(%l+)", function(place)
+    return more[place] and more[place] .. "," or ""
+  end):gsub(", ,", ","):gsub(", }", " }")
   local world = testing.world(options)
   for name, script in pairs(answers) do
     world:upstream(name):answers(unpack(value_of("{" .. script .. "}")))
   end
-  return world, { path = path, headers = { ["x-team"] = "research" }, body = body }
+  return world, { path = path, headers = headers, body = body }
 end
 
 -- ---- checking what it says -----------------------------------------------------------------
@@ -155,6 +165,12 @@ end
 function check.header(value, answer)
   local name, text = value:match("^([%w-]+): (.*)$")
   assert.equal(text, answer.headers[name])
+end
+
+function check.events(value, answer)
+  local data = {}
+  for position, event in ipairs(answer:events()) do data[position] = event.data end
+  assert.equal(value, table.concat(data, " "))
 end
 
 check["body has"] = function(value, answer)

@@ -17,6 +17,7 @@ return {
     { name = "keyed", match = { headers = { ["X-Secret-Route"] = "open-sesame-open-sesame" } },
       targets = { { provider = "c" } } },
     { name = "chat", match = { model = "gpt-*" }, deadline = "30s", panic = "fail",
+      deadline_header = "x-timeout-ms",
       targets = {
         { provider = "a", model = "big", weight = 3, body = { set = { user = secret "A_KEY" },
           unset = { "seed" } } },
@@ -66,7 +67,7 @@ describe("what operators ask", function()
     local answer = explain { model = "gpt-4" }
     assert.equal("chat", answer.route.name)
     assert.equal("fallback", answer.route.policy)
-    assert.equal(30000, answer.route.deadline_ms)
+    assert.same({ 30000, 30000 }, { answer.route.deadline_ms, answer.deadline_ms })
     assert.equal(4, answer.route.retry.attempts)
     local whys = {}
     for position, route in ipairs(answer.routes) do whys[position] = route.why end
@@ -78,6 +79,11 @@ describe("what operators ask", function()
       headers = { ["X-SECRET-ROUTE"] = "open-sesame-open-sesame" } }).route.name)
     assert.equal("rest", explain({ path = "/v1/files", method = "GET" }).route.name)
     assert.equal("unknown_url", explain({ path = "/v2/files" }).refused)
+    local function timed(text)
+      return explain { model = "gpt-4", headers = { ["X-Timeout-Ms"] = text } }
+    end
+    assert.equal(1500, timed("1500").deadline_ms)
+    assert.same({ "invalid_deadline" }, { timed("soon").refused, timed("soon").route })
   end)
 
   it("says who would be tried, in which order, and with what share", function()

@@ -112,6 +112,16 @@ describe("perilune simulate, for a scenario", function()
     assert.equal(400, result.latency_ms.p50)
   end)
 
+  it("plays no heartbeats, which would look like answers", function()
+    local config = FALLBACK:format(1):gsub("retry =", 'gate = { heartbeat = "100ms" }, %0')
+    local directory = policies(nil, config)
+    local result = of_scenario(scenario_of(times(), "stream = 1"), directory)
+    assert.same({ p50 = 300, p99 = 300 }, result.first_token_ms)
+    result = of_scenario(scenario_of([[outages = { { upstream = "primary", answer = "hang" } }]],
+      "stream = 1"), directory)
+    assert.same({ 0, { ["504 timeout_head"] = 1000 } }, { result.success_rate, result.failures })
+  end)
+
   it("serves nothing when everything fails, and says with what", function()
     local result = of_scenario(scenario_of([[outages = {
       { upstream = "primary", answer = 500 }, { upstream = "fallback", answer = "reset" } }]]))

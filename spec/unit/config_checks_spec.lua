@@ -10,7 +10,7 @@ describe("config.load, refusing", function()
       { "top", "liste = {},", '2: liste: unknown key: did you mean "listen"?' },
       { "top", "health = {},", "2: health: unknown key: known here: listen, admin, workers, drain, "
         .. "reload, log_level, access_log, response_headers, limits, budgets, on_policy_error, "
-        .. "tracing, providers, routes" },
+        .. "deadline_header, tracing, providers, routes" },
       { "top", 'listen = { adress = "x" },',
         '2: listen.adress: unknown key: did you mean "address"?' },
       { "primary", "quota = {}", "4: providers.primary.quota: unknown key: known here: api, url, "

@@ -1,6 +1,7 @@
 local support = require "spec.unit.config_support"
 
 local check_accepted, check_refused = support.check_accepted, support.check_refused
+local gateway, load = support.gateway, support.load
 
 describe("config.load, refusing in routes", function()
   it("refuses ways to choose a target that it does not know", function()
@@ -149,5 +150,60 @@ describe("config.load, refusing in routes", function()
       { "route", 'hedge = { after = "2s", until_known = "1s" },',
         '9: routes[1].hedge.until_known: has no effect when after is a time, "2s"' },
     }
+  end)
+
+  it("refuses times that leave nothing for what they are for", function()
+    check_refused {
+      { "route", 'deadline = "10s", reserve = "10s",',
+        "9: routes[1].reserve: must be less than deadline (10s), got 10s" },
+      { "route", 'deadline = "10s", retry_within = "11s",',
+        "9: routes[1].retry_within: must be less than deadline (10s), got 11s" },
+      { "route", 'reserve = "0ms",',
+        '9: routes[1].reserve: must be a duration from 1ms to 24h, got "0ms"' },
+      { "route", "retry_within = 20,",
+        '9: routes[1].retry_within: is ambiguous: write "20s" or "20ms"' },
+    }
+    check_accepted("route", {
+      'deadline = "10s", reserve = "9s", retry_within = "0ms",',
+      'deadline = "1ms",', 'reserve = "5s",',
+    })
+  end)
+
+  it("refuses headers for deadlines that cannot be meant", function()
+    check_refused {
+      { "route", 'deadline_header = "x-budget",', "9: routes[1].deadline_header: is ambiguous: "
+        .. 'write { { name = "x-budget", unit = "ms" } }, got "x-budget"' },
+      { "route", 'deadline_header = "Content-Length",', "9: routes[1].deadline_header: is a header "
+        .. 'that the gateway sets itself, got "Content-Length"' },
+      { "route", 'deadline_header = "x y",',
+        '9: routes[1].deadline_header: is not a valid header name, got "x y"' },
+      { "route", "deadline_header = true,", "9: routes[1].deadline_header: must be a header's name "
+        .. "or a list of headers, got true" },
+      { "route", 'deadline_header = { "x-a-ms", 5 },', "9: routes[1].deadline_header[2]: must be a "
+        .. "name or { name = ..., unit = ... }, got 5" },
+      { "route", 'deadline_header = { { name = "x" } },',
+        "9: routes[1].deadline_header[1].unit: is required" },
+      { "route", 'deadline_header = { { name = "x", unit = "m" } },',
+        '9: routes[1].deadline_header[1].unit: must be "ms", "s", "grpc", got "m": did you mean '
+        .. '"ms"?' },
+      { "route", 'deadline_header = { "x-a-ms", { name = "X-A-ms", unit = "s" } },',
+        '9: routes[1].deadline_header[2]: is in the list already: "x-a-ms"' },
+      { "top", 'deadline_header = { "x-a-ms", "X-A-Ms" },',
+        '2: deadline_header[2]: is in the list already: "x-a-ms"' },
+    }
+  end)
+
+  it("gives a route its own headers for deadlines, or the ones of all", function()
+    local function headers_of(top, route)
+      return load(gateway { top = top, route = route }).routes[1].deadline_headers
+    end
+    local MS, S = { name = "x-a-ms", unit = "ms" }, { name = "x-b", unit = "s" }
+    assert.is_nil(headers_of())
+    assert.same({ MS }, headers_of('deadline_header = "X-A-ms",'))
+    assert.same({ S }, headers_of('deadline_header = "x-a-ms",',
+      'deadline_header = { { name = "X-B", unit = "s" } },'))
+    assert.same({ MS, S }, headers_of(nil, 'deadline_header = { "x-a-ms", { name = "x-b", '
+      .. 'unit = "s" } },'))
+    assert.is_nil(headers_of('deadline_header = "x-a-ms",', "deadline_header = {},"))
   end)
 end)

@@ -175,6 +175,24 @@ describe("perilune.gateway", function()
       assert.equal("wild", seen[2].route.name)
     end)
 
+    it("within the client's deadline, where the route reads one", function()
+      local function deadline_of(value)
+        local handle, seen = make { { name = "a", deadline_headers = {
+          { name = "x-timeout-ms", unit = "ms" } } } }
+        local answer, req = ask(handle, "POST", "/v1/chat/completions",
+          { headers = { ["X-Timeout-Ms"] = value } })
+        return answer, req.deadline_ms, #seen
+      end
+      for value, ms in pairs { ["1500"] = 1500, ["120001"] = 120000, ["0"] = 120000 } do
+        assert.same({ nil, ms, 1 }, { deadline_of(value) })
+      end
+      assert.same({ nil, 120000, 1 }, { deadline_of(nil) })
+      local answer, _, count = deadline_of("soon")
+      assert.same({ 400, 0 }, { answer.status, count })
+      assert.same({ "invalid_deadline", "x-timeout-ms", "The header x-timeout-ms must be whole "
+        .. "milliseconds, such as 1500" }, { answer.code, answer.param, answer.message })
+    end)
+
     it("by headers", function()
       local handle, seen = make(ROUTES)
       ask(handle, "POST", "/v1/messages", { model = "claude", headers = { ["X-Tenant"] = "blue" } })

@@ -137,6 +137,8 @@ support.UNSET = "(unset)"
 
 function Request:remaining_ms() return self.deadline_at_ms - self.clock.ms end
 
+function Request:elapsed_ms() return self.clock.ms - self.began_at_ms end
+
 function Request:set_deadline_ms(ms)
   self.deadline_ms = ms
   self.deadline_at_ms = self.clock.ms + ms
@@ -167,7 +169,16 @@ local function as_table(script)
   return type(script) == "table" and script or { script }
 end
 
---- The scripted answer; the clock moves on by its `took_ms`, but not past the deadline.
+--- Until when the next try must have answered, and of which class it is if it has not.
+local function end_of_try(self)
+  local remaining_ms, kept_ms = math.max(self:remaining_ms(), 0), self.kept_ms or 0
+  self.kept_ms = nil
+  if kept_ms > 0 then return math.max(remaining_ms - kept_ms, 0), "timeout_try" end
+  return remaining_ms, "timeout_deadline"
+end
+
+--- The scripted answer; the clock moves on by its `took_ms`, but not past the deadline, nor beyond
+-- what is kept for others.
 function Request:send(target)
   assert(not self.answer, "send after the request was answered")
   local script = as_table(next_script(self, target))
@@ -175,9 +186,10 @@ function Request:send(target)
   call.edits = copy(self.edits)
   table.insert(self.calls, call)
   self.last = nil
-  local took_ms, remaining_ms = script.took_ms or 0, self:remaining_ms()
-  self.clock.advance(math.min(took_ms, math.max(remaining_ms, 0)))
-  if took_ms > remaining_ms then return nil, { class = "timeout_deadline", target = target } end
+  local took_ms = script.took_ms or 0
+  local within_ms, late = end_of_try(self)
+  self.clock.advance(math.min(took_ms, within_ms))
+  if took_ms > within_ms then return nil, { class = late, target = target } end
   if script.err then
     assert(classify.CLASSES[script.err], "not an outcome class: " .. script.err)
     return nil, { class = script.err, detail = script.detail, target = target }
@@ -338,6 +350,7 @@ function support.native(world)
     now_ms = world.clock.now_ms, now_wall_ms = world.clock.now_wall_ms,
     sleep_ms = world.clock.sleep_ms, random = world.random,
     current = function() return world.req end,
+    keep_ms = function(ms) world.req.kept_ms = ms end,
     log = function(level, text) table.insert(world.log, { level = level, text = text }) end,
   }
   for name, method in pairs(Health) do

@@ -51,6 +51,27 @@ describe("the configuration", function()
     assert.same({ "own/small", "hosted/large", "own/small" }, world:called())
   end)
 
+  it("answers within the client's time, and keeps some of it for the other target", function()
+    world:upstream("hosted"):always "hang"
+    local headers = { ["x-request-timeout-ms"] = "8000" }
+    local answer = ask("punctual", nil, headers)
+    assert.same({ 200, 5000 }, { answer.status, answer.duration_ms })
+    assert.same({ "hosted/large", "own/small" }, world:called())
+    world:upstream("own"):always "hang"
+    answer = ask("punctual", nil, headers)
+    assert.same({ 504, 8000 }, { answer.status, answer.duration_ms })
+    world = testing.world {}
+    world:upstream("hosted"):always "hang"
+    assert.same({ 200, 27000 }, { ask("punctual").status, world:calls()[2].at_ms })
+  end)
+
+  it("says to those who wait for a stream that it is at work", function()
+    world:upstream("hosted"):always { words = "Hello", after = "11s" }
+    local answer = ask("punctual", { stream = true })
+    assert.same({ 5000, "Hello" }, { answer.first_byte_ms, answer:text() })
+    assert.equal(2, select(2, answer.body:gsub(": perilune waiting\n\n", "")))
+  end)
+
   it("shows the canary to the same few users", function()
     local users, seen = 500, {}
     for _ = 1, 2 do

@@ -56,7 +56,7 @@ end
 -- @tparam table deps see perilune.candidates
 -- @treturn table the plan, shared by all requests and not changed any more
 --
---  * deps, retry, attempts, budget, panic
+--  * deps, retry, attempts, budget, reserve_ms, within_ms, panic
 --  * count, targets (slot -> target), slot_of (target.index -> slot)
 --  * groups, in the order of priorities: as of perilune.balance, with number, slots (position ->),
 --    quota (targets given in a round), and repeats when that is more than there are
@@ -65,6 +65,7 @@ end
 function plan.new(route, deps)
   local retry = route.retry
   local self = { deps = deps, retry = retry, attempts = retry.attempts, budget = retry.budget,
+    reserve_ms = retry.reserve_ms, within_ms = retry.within_ms,
     panic = route.panic or "use", count = 0, targets = {}, slot_of = {}, groups = {} }
   local levels = make_levels(route.targets, route.ranks)
   for _, level in ipairs(levels) do add_group(self, level, route) end

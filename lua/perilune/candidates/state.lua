@@ -12,6 +12,7 @@
 --   waited        nothing has been given since the last wait, so none is due, whatever the pass
 --   waited_to_ms  its end
 --   group_number, quota_left   where in the round it is
+--   within_ms     no further try begins later than that after the request's start; or nil
 --   ready_ms      slot -> not before that time, from Retry-After; or nil
 --   seen          the last answer whose headers were read, or nil
 --   queued_slot   whose queue it waits in, 0 for none
@@ -47,6 +48,7 @@ function state.new(plan, req, last_slot)
     untried = plan.count, pass = 1, rested = true, wait_count = 0, waited = false,
     waited_to_ms = 0, group_number = 1, quota_left = plan.groups[1].quota, queued_slot = 0,
     panic = false, busy_slot = 0 }
+  if plan.within_ms then self.within_ms = plan.within_ms end
   for slot = 5, plan.count do self[slot] = 0 end
   if last_slot == 0 then return self end
   if plan.is_chain then self.group_number, self.given_count = last_slot, last_slot - 1 end

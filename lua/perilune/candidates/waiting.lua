@@ -1,5 +1,5 @@
 --- The waits of a request between targets: back-offs, for Retry-After, in a queue. Each leaves
--- enough of the deadline for a try, or is not begun.
+-- enough of the deadline for a try, and ends before the route's retry_within, or is not begun.
 
 local waiting = {}
 
@@ -8,12 +8,21 @@ local USEFUL_MS = 100
 -- How often a queued request asks for its target, on average.
 local POLL_MS = 4
 
---- What the deadline leaves for waits before a try.
+--- The least time that a try is begun with.
+waiting.USEFUL_MS = USEFUL_MS
+
+--- How long waits before the next try may last: what the deadline leaves, and, for another try than
+-- the first, what the route's retry_within does.
 local function spare_ms(state)
-  return (state.req:remaining_ms() or math.huge) - USEFUL_MS
+  local req = state.req
+  local left_ms = (req:remaining_ms() or math.huge) - USEFUL_MS
+  if not state.within_ms or state.given_count == 0 then return left_ms end
+  return math.min(left_ms, state.within_ms - req:elapsed_ms())
 end
 
---- Whether the deadline leaves enough for a try.
+--- Whether there is time to begin another try.
+-- @tparam table state of perilune.candidates.state; or a walk without one, of a route without
+-- retry_within
 function waiting.is_in_time(state)
   return spare_ms(state) >= 0
 end

@@ -83,6 +83,7 @@ return types.record {
   { "limits", LIMITS },
   { "budgets", BUDGETS },
   { "on_policy_error", types.choice({ "floor", "fail" }, "floor") },
+  { "deadline_header", with(texts.DEADLINE_HEADERS, { default = {} }) },
   { "tracing", tracing },
   { "providers", with(map(provider_name, provider, 1, 256), { required = true }) },
   { "routes", with(list(route, 1, 1024), { required = true }) },

@@ -124,6 +124,7 @@ local RESPONSE = types.record {
 local GATE = section {
   { "on", types.choice({ "content", "event", "head" }, "content") },
   { "bytes", types.bytes("1KiB", "1MiB", "64KiB") },
+  { "heartbeat", types.span("100ms", "1h") },
 }
 
 local RESCUES = types.choice({ "continue", "restart" }, "continue")
@@ -165,6 +166,9 @@ return types.record {
   { "max_ejection_percent", types.percent(100) },
   { "retry", RETRY },
   { "deadline", types.span("1ms", "24h", "10m") },
+  { "deadline_header", texts.DEADLINE_HEADERS },
+  { "reserve", types.span("1ms", "24h") },
+  { "retry_within", types.span("0ms", "24h") },
   { "gate", GATE },
   { "check_body", types.boolean(false) },
   { "malformed_events", types.choice({ "relay", "drop" }, "relay") },

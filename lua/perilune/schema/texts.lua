@@ -4,6 +4,7 @@
 -- A reader takes a text (or a key of any type, for maps) and gives the value that it means, or nil,
 -- "invalid" and what is wrong.
 
+local deadline = require "perilune.deadline"
 local types = require "perilune.schema.types"
 
 local texts = {}
@@ -95,6 +96,29 @@ texts.HEADERS = types.with(
 texts.HEADER_NAMES = types.with(
   types.list({ kind = "text", read = texts.own_header_name }, 0, MAX_CHANGED_HEADERS),
   { default = {} })
+
+--- A header whose unit is known by its name.
+local function deadline_header(name)
+  local lower, code, detail = texts.own_header_name(name)
+  if not lower then return nil, code, detail end
+  local unit = deadline.unit_of(lower)
+  if unit then return { name = lower, unit = unit } end
+  return nil, "invalid", ('is ambiguous: write { { name = "%s", unit = "ms" } }'):format(lower)
+end
+
+local DEADLINE_HEADER = { kind = "text", read = deadline_header }
+
+--- Headers in which clients say how much time a request has; gives one { name, unit }, or a list.
+texts.DEADLINE_HEADERS = {
+  kind = "either", text = DEADLINE_HEADER, wanted = "a header's name or a list of headers",
+  table = types.list({
+    kind = "either", text = DEADLINE_HEADER, wanted = "a name or { name = ..., unit = ... }",
+    table = types.record {
+      { "name", { kind = "text", read = texts.own_header_name, required = true } },
+      { "unit", types.with(types.choice(deadline.UNITS), { required = true }) },
+    },
+  }, 0, 8),
+}
 
 --- The time limits of one try. A provider's have defaults; a target's own stand over them.
 -- @tparam table defaults option -> duration as text; empty for none

@@ -76,6 +76,7 @@ function checks.run(checked, value, report)
   for _, entry in ipairs(sorted.pairs(checked.providers or NONE)) do
     providers.check(entry[2], value, at(at(ROOT, "providers"), entry[1]), report)
   end
+  routes.check_deadline_headers(checked.deadline_header, at(ROOT, "deadline_header"), report)
   routes.check(checked.routes or NONE, value, provider_names(value), report)
 end
 

@@ -120,6 +120,30 @@ local function check_hedge(entry, value, path, report)
   end
 end
 
+--- Times that leave nothing for what they are for.
+local function check_times(entry, path, report)
+  local deadline_ms = entry.deadline or math.huge
+  if entry.reserve and entry.reserve >= deadline_ms then
+    report(at(path, "reserve"), ("must be less than deadline (%s), got %s"):format(
+      duration.format(deadline_ms), duration.format(entry.reserve)))
+  end
+  if entry.retry_within and entry.retry_within >= deadline_ms then
+    report(at(path, "retry_within"), ("must be less than deadline (%s), got %s"):format(
+      duration.format(deadline_ms), duration.format(entry.retry_within)))
+  end
+end
+
+--- Headers that are named twice.
+function route.check_deadline_headers(headers, path, report)
+  local seen = {}
+  for position, header in ipairs(headers or NONE) do
+    if header.name and seen[header.name] then
+      report(at(path, position), "is in the list already: " .. show(header.name))
+    end
+    if header.name then seen[header.name] = true end
+  end
+end
+
 --- Counts what was written, so that a key that was refused already does not count as missing.
 local function check_balance(balance, value, path, report)
   if type(balance) ~= "table" then return end
@@ -138,6 +162,8 @@ local function check_route(entry, value, path, report)
   check_retry(entry.retry or NONE, at(path, "retry"), report)
   check_hedge(entry, value, at(path, "hedge"), report)
   check_balance(entry.balance, value, at(path, "balance"), report)
+  check_times(entry, path, report)
+  route.check_deadline_headers(entry.deadline_header, at(path, "deadline_header"), report)
   local headers = (entry.response or NONE).headers or NONE
   check_headers(headers, at(at(path, "response"), "headers"), report)
 end

@@ -65,13 +65,20 @@ end
 
 -- Routes ------------------------------------------------------------------------------------------
 
-local function retry_of(retry)
+local function retry_of(retry, reserve_ms, within_ms)
   local budget = retry.budget
   return {
     attempts = retry.attempts, per_priority = retry.per_priority, on = retry.on,
     base_ms = retry.backoff.base, max_ms = retry.backoff.max, floor_ms = retry.backoff.floor,
     budget = budget and { ratio = budget.percent / 100, min_count = budget.min },
+    reserve_ms = reserve_ms, within_ms = within_ms,
   }
+end
+
+--- One header, or a list of them, as a list; nil for none.
+local function deadline_headers_of(headers)
+  if headers.name then return { headers } end
+  return headers[1] and headers or nil
 end
 
 local function balance_of(balance)
@@ -112,9 +119,13 @@ local function normalise_route(entry, name, defaults)
     on_policy_error = entry.on_policy_error or defaults.on_policy_error,
     balance = balance_of(entry.balance), panic = entry.panic,
     max_ejection_ratio = entry.max_ejection_percent / 100,
-    retry = retry_of(entry.retry), deadline_ms = entry.deadline,
+    retry = retry_of(entry.retry, entry.reserve, entry.retry_within),
+    deadline_ms = entry.deadline,
+    deadline_headers = deadline_headers_of(entry.deadline_header or defaults.deadline_header),
     malformed_events = entry.malformed_events, rescue = rescue_of(entry.rescue),
-    gate = { on = entry.gate.on, max_bytes = entry.gate.bytes }, check_body = entry.check_body,
+    gate = { on = entry.gate.on, max_bytes = entry.gate.bytes,
+      heartbeat_ms = entry.gate.heartbeat },
+    check_body = entry.check_body,
     hedge = hedge_of(entry.hedge),
     response = response_of(entry.response), models = matching.models_of(entry),
   }
@@ -123,7 +134,8 @@ end
 --- Normalise all routes.
 -- @tparam {table,...} routes checked
 -- @tparam table by_name provider's name -> { index, timeouts, prefix }
--- @tparam table defaults what holds for routes that do not say otherwise: on_policy_error
+-- @tparam table defaults what holds for routes that do not say otherwise: on_policy_error,
+-- deadline_header
 -- @treturn {table,...} routes; their `targets` are indices into
 -- @treturn {table,...} the targets of all routes, in order
 function route.all(routes, by_name, defaults)
