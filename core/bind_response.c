@@ -182,11 +182,27 @@ static int classed(lua_State *L)
     return 0;
 }
 
+/* last_try() -> which try of the request it was, the index of its target, class, status | nil,
+ * whether that target can be had with another key at once; nothing before the first */
+static int last_try(lua_State *L)
+{
+    const struct pl_request *self = pl_bind_running_request(L);
+    if (self->trail_count == 0)
+        return 0;
+    const struct pl_trail_entry *entry = &self->trail[self->trail_count - 1];
+    lua_pushinteger(L, (lua_Integer)self->trail_count);
+    lua_pushinteger(L, entry->target - self->generation->topology->targets + 1);
+    lua_pushstring(L, pl_class_name(entry->class));
+    entry->status > 0 ? lua_pushinteger(L, entry->status) : lua_pushnil(L);
+    return 4;
+}
+
 void pl_bind_response(lua_State *L)
 {
     static const luaL_Reg functions[] = {{"collect_begin", collect_begin},
                                          {"collect_result", collect_result},
                                          {"classed", classed},
+                                         {"last_try", last_try},
                                          {NULL, NULL}};
     luaL_register(L, NULL, functions);
 

@@ -295,6 +295,7 @@ static void read_target(lua_State *L, int index, struct pl_target *self)
         self->model_json = pl_json_encode_string(self->model, strlen(self->model), &len);
     }
     self->priority = (int)get_number(L, index, "priority");
+    self->context_tokens = get_u32(L, index, "context_tokens");
     self->weight = get_number(L, index, "weight");
     pl_config_read_headers(L, index, "set_headers", &self->set_headers);
     self->remove_headers = read_strings(L, index, "remove_headers");

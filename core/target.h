@@ -58,9 +58,10 @@ struct pl_target {
     size_t edit_count;
     struct pl_attempt_limits limits;
     pl_health_slot slot;
-    uint32_t max_in_flight; /* 0: no limit */
-    uint32_t queue_count;   /* may wait for a place, all workers together */
-    uint32_t queue_ms;      /* for so long */
+    uint32_t max_in_flight;  /* 0: no limit */
+    uint32_t queue_count;    /* may wait for a place, all workers together */
+    uint32_t queue_ms;       /* for so long */
+    uint32_t context_tokens; /* how long a request may be, its answer included; 0: not known */
 };
 
 /** What requests are routed over: one per configuration, shared by all workers, never changed. */

@@ -292,6 +292,9 @@ return {
           --model = "llama-3.3-70b",         -- asked for; default: what the client asks for
           --priority = 0,                    -- 0 to 1000; lower ones are tried first
           --weight = 1,                      -- >= 0; share of the requests within its priority
+          --context_tokens = 131072,         -- 1 to 1000000000; how long a request may be. When it
+                                             -- is too long for one target, those with no more
+                                             -- room are not asked
           -- Changes to the headers sent, at most 64 each. The gateway sets Host, Content-Length and
           -- the like itself.
           --headers = {
@@ -351,6 +354,16 @@ return {
         -- "rate_limited", "overloaded" or "timeout_head", and the groups "connect", "reset" and
         -- "timeout". Default: the list in the policy's file. An empty list: nothing does.
         --on = { 429, 500, 502, 503, 504, "connect", "reset", "timeout" },
+        -- What to do about some outcomes, whatever the list says, at most 64: "again" (the same
+        -- target once more after a wait, then the next), "next", "give_up".
+        --reactions = {
+          --["overloaded"] = "again",        -- again, next, give_up
+          --[409] = "next",
+        --},
+        -- Whether a request is sent once more whose work may have been done, and billed: after it
+        -- was sent, and no answer or a broken one came; after a part of the answer has come.
+        --uncertain = true,                  -- true or false
+        --partly_generated = true,           -- true or false
         -- Waits between tries, only when no other target is free: random, up to base, then up to
         -- twice that, and so on.
         --backoff = {

@@ -178,10 +178,11 @@ local GIVEN_UP = {
   queue_full = "All targets of this route are busy, and the queue is full",
   queue_timeout = "All targets of this route stayed busy",
   all_ejected = "All targets of this route are out of service for now",
+  work_uncertain = "An earlier try may have been served; the request is not sent again",
 }
 
 --- The body for a request that no target could take, status 503.
--- @tparam string code "queue_full", "queue_timeout" or "all_ejected"
+-- @tparam string code "queue_full", "queue_timeout", "all_ejected" or "work_uncertain"
 -- @treturn string JSON
 function errors.given_up(code)
   return errors.body(503, code, GIVEN_UP[code] or "No target of this route can be tried")

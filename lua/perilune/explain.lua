@@ -120,6 +120,7 @@ local function dry_deps(native, request, run)
       return false
     end,
     queue_leave = function() end,
+    last_try = function() end,
     give_up = function(code, retry_after_ms)
       run.ended = run.ended or code
       run.retry_after_ms = retry_after_ms

@@ -39,7 +39,7 @@ local function candidates_deps(native)
     is_fit = native.is_fit, admit = native.admit, load = native.load,
     out_until_ms = native.out_until_ms, retry_allowed = native.retry_allowed,
     queue_limits = native.queue_limits, queue_enter = native.queue_enter,
-    queue_leave = native.queue_leave, give_up = native.give_up,
+    queue_leave = native.queue_leave, give_up = native.give_up, last_try = native.last_try,
   }
 end
 

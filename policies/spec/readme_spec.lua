@@ -8,17 +8,23 @@ local README = testing.directory .. "/README.md"
 local CONFIG = [[
 return {
   providers = {
-    primary = { url = "http://primary.test/v1" },
+    primary = { url = "http://primary.test/v1", $provider },
     fallback = { url = "http://fallback.test/v1" },
   },
   routes = {
     {
       name = "docs", policy = "example", deadline = "60s",
-      targets = { { provider = "primary" }, { provider = "fallback", priority = 1 } },
-      retry = { attempts = 3, per_priority = 1, budget = { percent = 20, min = 3 } },
+      targets = {
+        { provider = "primary", $first }, { provider = "fallback", priority = 1, $second },
+      },
+      retry = { attempts = 3, per_priority = 1, budget = { percent = 20, min = 3 }, $retry },
+      $route
     },
   },
 }]]
+
+--- Places of the configuration where an example may say more.
+local PLACES = { provider = true, first = true, second = true, retry = true, route = true }
 
 local BODY_START = 'local gw = require "perilune"\nreturn function(req, route)\n'
 
@@ -83,8 +89,8 @@ end
 -- ---- running an example --------------------------------------------------------------------
 
 local function make_world(example)
-  local options = { directory = false, config = CONFIG,
-    files = { ["example.lua"] = example.source } }
+  local more = {}
+  local options = { directory = false, files = { ["example.lua"] = example.source } }
   local path = "/v1/chat/completions"
   local body = { model = "gpt-4", user = "ada", max_tokens = 100,
     messages = { { role = "user", content = "Hello" } } }
@@ -94,6 +100,8 @@ local function make_world(example)
     local file = line.name:match("^file (.*)")
     if file then
       options.files[file] = line.value
+    elseif PLACES[line.name] then
+      more[line.name] = line.value
     elseif line.name == "start" then
       options.start = value_of(line.value)
     elseif line.name == "path" then
@@ -105,6 +113,9 @@ local function make_world(example)
       answers[line.name] = line.value
     end
   end
+  options.config = CONFIG:gsub("%$(%l+)", function(place)
+    return more[place] and more[place] .. "," or ""
+  end):gsub(", ,", ","):gsub(", }", " }")
   local world = testing.world(options)
   for name, script in pairs(answers) do
     world:upstream(name):answers(unpack(value_of("{" .. script .. "}")))

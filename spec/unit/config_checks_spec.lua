@@ -22,9 +22,10 @@ describe("config.load, refusing", function()
       { "first", "wieght = 5",
         '11: routes[1].targets[1].wieght: unknown key: did you mean "weight"?' },
       { "first", '["strange key"] = 5', '11: routes[1].targets[1]["strange key"]: unknown key: '
-        .. "known here: provider, model, priority, weight, headers, body, timeouts, limits" },
+        .. "known here: provider, model, priority, weight, context_tokens, headers, body, "
+        .. "timeouts, limits" },
       { "first", '"m"', "11: routes[1].targets[1][1]: unknown key: known here: provider, model, "
-        .. "priority, weight, headers, body, timeouts, limits" },
+        .. "priority, weight, context_tokens, headers, body, timeouts, limits" },
     }
   end)
 
@@ -320,6 +321,19 @@ describe("config.load, refusing", function()
     check_refused {
       { "route", "retry = { attempts = 2, per_priority = 3 },",
         "9: routes[1].retry.per_priority: must not be more than attempts (2), got 3" },
+      { "route", 'retry = { reactions = { overlaoded = "next" } },',
+        '9: routes[1].retry.reactions.overlaoded: "overlaoded" is neither an outcome class nor a '
+        .. "group" },
+      { "route", 'retry = { reactions = { [200] = "next" } },',
+        "9: routes[1].retry.reactions[200]: status 200 is not within 300 to 599" },
+      { "route", 'retry = { reactions = { [503] = "gve_up" } },',
+        '9: routes[1].retry.reactions[503]: must be "again", "next", "give_up", got "gve_up": did '
+        .. 'you mean "give_up"?' },
+      { "route", 'retry = { uncertain = "no" },',
+        '9: routes[1].retry.uncertain: must be true or false, got "no"' },
+      { "first", "context_tokens = 0",
+        "11: routes[1].targets[1].context_tokens: must be a whole number from 1 to 1000000000, got "
+        .. "0" },
       { "route", "retry = { per_priority = 4 },",
         "9: routes[1].retry.per_priority: must not be more than attempts (3), got 4" },
       { "route", 'retry = { backoff = { base = "20s" } },',

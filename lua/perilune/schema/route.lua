@@ -2,6 +2,7 @@
 -- tried again, what is changed in the answer. Plain data.
 
 local classify = require "perilune.classify"
+local retry = require "perilune.retry"
 local route = require "perilune.route"
 local sorted = require "perilune.sorted"
 local target = require "perilune.schema.target"
@@ -93,10 +94,24 @@ local function trigger_words()
   return sorted.keys(words)
 end
 
+local TRIGGER = { kind = "trigger", min = 300, max = 599, words = trigger_words() }
+
+--- Reads the key of a reaction.
+local function trigger(key)
+  local set, code, detail = retry.expand(key)
+  if set then return tostring(key) end
+  return nil, code, detail
+end
+
+local REACTIONS = with(types.map(trigger, types.choice(retry.REACTIONS), 0, 64), { default = {} })
+
 local RETRY = section {
   { "attempts", integer(1, 64, 3) },
   { "per_priority", integer(1, 100) },
-  { "on", list({ kind = "trigger", min = 300, max = 599, words = trigger_words() }, 0, 64) },
+  { "on", list(TRIGGER, 0, 64) },
+  { "reactions", REACTIONS },
+  { "uncertain", types.boolean(true) },
+  { "partly_generated", types.boolean(true) },
   { "backoff", section {
     { "base", exact_span("0ms", "1h", "100ms") },
     { "max", exact_span("0ms", "1h", "10s") },
