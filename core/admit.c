@@ -10,24 +10,23 @@
 #include "log.h"
 #include "request.h"
 
-static struct pl_health *health_of(const struct pl_request *self)
+static struct pl_health *health_of(const struct pl_try *self)
 {
-    return self->generation->topology->health;
+    return self->request->generation->topology->health;
 }
 
-static const struct pl_provider *provider_of(const struct pl_request *self,
+static const struct pl_provider *provider_of(const struct pl_try *self,
                                              const struct pl_target *target)
 {
-    return &self->generation->topology->providers[target->provider_index];
+    return &self->request->generation->topology->providers[target->provider_index];
 }
 
-enum pl_admission pl_request_admit(struct pl_request *self, const struct pl_target *target,
-                                   bool forced)
+enum pl_admission pl_try_admit(struct pl_try *self, const struct pl_target *target, bool forced)
 {
     struct pl_health *health = health_of(self);
     struct pl_place *place = &self->place;
     uint64_t now_ms = pl_last_now_ms();
-    pl_request_leave(self);
+    pl_try_leave(self);
     if (!pl_health_admit(health, provider_of(self, target)->slot, now_ms, forced, &place->provider))
         return PL_ADMIT_OUT;
     if (!pl_health_admit_limited(health, target->slot, now_ms, forced, target->max_in_flight,
@@ -50,15 +49,15 @@ static enum pl_outcome outcome_for_provider(enum pl_outcome outcome, bool answer
     return outcome == PL_OUTCOME_CONNECTION ? PL_OUTCOME_CONNECTION : PL_OUTCOME_NEUTRAL;
 }
 
-static void log_ejection(const struct pl_request *self, const char *what, const char *name,
+static void log_ejection(const struct pl_try *self, const char *what, const char *name,
                          enum pl_health_reason reason)
 {
     if (reason != PL_REASON_NONE)
         pl_log(PL_LOG_WARN, "%s %s is out: %s (request %s)", what, name,
-               pl_health_reason_name(reason), self->id);
+               pl_health_reason_name(reason), self->request->id);
 }
 
-static void report(struct pl_request *self, enum pl_outcome outcome, bool answered)
+static void report(struct pl_try *self, enum pl_outcome outcome, bool answered)
 {
     struct pl_health *health = health_of(self);
     struct pl_place *place = &self->place;
@@ -118,7 +117,7 @@ static enum pl_outcome outcome_of_end(enum pl_failure failure)
 }
 
 /* A probe was reported when its answer began: what went wrong since is told, too. */
-static void report_late(struct pl_request *self)
+static void report_late(struct pl_try *self)
 {
     const struct pl_target *target = self->place.of;
     enum pl_outcome outcome = outcome_of_end(self->response.failure);
@@ -128,7 +127,7 @@ static void report_late(struct pl_request *self)
                                            pl_random_unit()));
 }
 
-void pl_request_leave(struct pl_request *self)
+void pl_try_leave(struct pl_try *self)
 {
     struct pl_place *place = &self->place;
     if (!place->of)
@@ -155,7 +154,7 @@ static enum pl_outcome outcome_of_status(int status)
     return status < 400 ? PL_OUTCOME_OK : PL_OUTCOME_NEUTRAL;
 }
 
-void pl_request_report_status(struct pl_request *self, int status, uint32_t first_token_ms)
+void pl_try_report_status(struct pl_try *self, int status, uint32_t first_token_ms)
 {
     enum pl_outcome outcome = outcome_of_status(status);
     struct pl_place *place = &self->place;
@@ -169,7 +168,7 @@ void pl_request_report_status(struct pl_request *self, int status, uint32_t firs
     report(self, outcome, true);
 }
 
-void pl_request_report_failure(struct pl_request *self, enum pl_failure failure)
+void pl_try_report_failure(struct pl_try *self, enum pl_failure failure)
 {
     bool answered = failure >= PL_FAIL_RATE_LIMITED && failure <= PL_FAIL_SERVER_ERROR;
     report(self, outcome_of_failure(failure), answered);

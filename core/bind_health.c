@@ -37,7 +37,7 @@ static int admit(lua_State *L)
 {
     const struct pl_target *target = pl_bind_check_target(L, 1);
     enum pl_admission result =
-        pl_request_admit(pl_bind_running_request(L), target, lua_toboolean(L, 2));
+        pl_try_admit(pl_bind_running_request(L)->current, target, lua_toboolean(L, 2));
     if (result == PL_ADMIT_OK) {
         lua_pushboolean(L, 1);
         return 1;
@@ -233,7 +233,7 @@ static struct pl_str check_str(lua_State *L, int index)
 static int change_response_header(lua_State *L)
 {
     struct pl_request *self = pl_bind_check_request(L, 1);
-    struct pl_headers *headers = &self->response.headers;
+    struct pl_headers *headers = &self->current->response.headers;
     struct pl_str name = check_str(L, 2);
     if (!lua_toboolean(L, 4))
         pl_headers_remove(headers, name);

@@ -214,9 +214,9 @@ static int send_begin(lua_State *L)
     pl_bind_check_yieldable(L);
     if (self->past_deadline || pl_request_remaining_ms(self) == 0) {
         pl_request_drop_answer(self);
-        self->response.target = target;
-        self->response.failure = PL_FAIL_TIMEOUT_DEADLINE;
-        strcpy(self->response.detail, "the request's deadline has passed");
+        self->current->target = target;
+        self->current->response.failure = PL_FAIL_TIMEOUT_DEADLINE;
+        pl_response_explain(&self->current->response, "the request's deadline has passed");
         return 0;
     }
     int rc = pl_request_send(self, target);
@@ -232,13 +232,13 @@ static int send_begin(lua_State *L)
 static int send_result(lua_State *L)
 {
     struct pl_request *self = check(L, 1, REQUEST_CLASS);
-    struct pl_response *response = &self->response;
+    struct pl_response *response = &self->current->response;
     pl_bind_push_response(L, self);
     if (response->live)
         return 1;
     lua_pushstring(L, pl_failure_name(response->failure));
-    lua_pushstring(L, response->detail);
-    pl_bind_push_target(L, self->generation, response->target);
+    lua_pushstring(L, response->detail ? response->detail : "");
+    pl_bind_push_target(L, self->generation, self->current->target);
     if (response->error.len == 0)
         return 4;
     push_str(L, response->error);
@@ -262,7 +262,7 @@ static int relay_begin(lua_State *L)
 {
     struct pl_request *self = check_uncommitted(L);
     pl_bind_check_response(L, 2, self);
-    if (self->attempt)
+    if (self->current->attempt)
         pl_bind_check_wait(L, self);
     if (pl_request_relay(self))
         return 0;
@@ -273,7 +273,7 @@ static int relay_begin(lua_State *L)
 static int relay_result(lua_State *L)
 {
     struct pl_request *self = check(L, 1, REQUEST_CLASS);
-    enum pl_failure failure = self->response.failure;
+    enum pl_failure failure = self->current->response.failure;
     if (failure == PL_FAIL_NONE) {
         lua_pushboolean(L, 1);
         return 1;

@@ -18,8 +18,9 @@ struct box {
 
 static bool is_live(const struct box *box)
 {
+    const struct pl_response *response = &box->request->current->response;
     return box->request->serial == box->request_serial &&
-           box->request->response.serial == box->response_serial && box->request->response.live;
+           response->serial == box->response_serial && response->live;
 }
 
 static struct pl_request *check(lua_State *L, int index, const char *class)
@@ -37,24 +38,23 @@ static void push_box(lua_State *L, struct pl_request *request, const char *class
     struct box *box = pl_bind_push_box(L, sizeof(*box), class);
     box->request = request;
     box->request_serial = request->serial;
-    box->response_serial = request->response.serial;
+    box->response_serial = request->current->response.serial;
 }
 
 /* An answer has one object, however often it is asked for. */
 void pl_bind_push_response(lua_State *L, struct pl_request *request)
 {
-    const struct pl_response *response = &request->response;
-    if (!response->live) {
+    if (!request->current->response.live) {
         lua_pushnil(L);
         return;
     }
-    const struct box *kept = pl_bind_push_kept_box(L, response);
+    const struct box *kept = pl_bind_push_kept_box(L, &request->current);
     if (kept && is_live(kept))
         return;
     if (kept)
         lua_pop(L, 1);
     push_box(L, request, RESPONSE_CLASS);
-    pl_bind_keep_box(L, response);
+    pl_bind_keep_box(L, &request->current);
 }
 
 void pl_bind_check_response(lua_State *L, int index, struct pl_request *request)
@@ -87,13 +87,13 @@ static int response_index(lua_State *L)
     if (!lua_isnil(L, -1))
         return 1;
     struct pl_request *request = check(L, 1, RESPONSE_CLASS);
-    const struct pl_response *self = &request->response;
+    const struct pl_response *self = &request->current->response;
     if (strcmp(key, "status") == 0)
         lua_pushinteger(L, self->status);
     else if (strcmp(key, "headers") == 0)
         push_box(L, request, HEADERS_CLASS);
     else if (strcmp(key, "target") == 0)
-        pl_bind_push_target(L, request->generation, self->target);
+        pl_bind_push_target(L, request->generation, request->current->target);
     else if (strcmp(key, "has_wait_hint") == 0)
         lua_pushboolean(L, has_wait_hint(&self->headers));
     else if (strcmp(key, "head_ms") == 0)
@@ -113,7 +113,7 @@ static int headers_index(lua_State *L)
     const struct pl_request *request = check(L, 1, HEADERS_CLASS);
     struct pl_str name, value;
     name.data = luaL_checklstring(L, 2, &name.len);
-    if (pl_headers_get(&request->response.headers, name, &value))
+    if (pl_headers_get(&request->current->response.headers, name, &value))
         lua_pushlstring(L, value.data, value.len);
     else
         lua_pushnil(L);
@@ -126,7 +126,7 @@ static int collect_begin(lua_State *L)
     struct pl_request *request = check(L, 1, RESPONSE_CLASS);
     if (request->committed)
         return luaL_error(L, "the answer is being relayed");
-    if (request->response.status >= 400 || !request->attempt)
+    if (request->current->response.status >= 400 || !request->current->attempt)
         return 0;
     pl_bind_check_yieldable(L);
     if (pl_request_collect(request))
@@ -139,7 +139,7 @@ static int collect_begin(lua_State *L)
 static int collect_result(lua_State *L)
 {
     struct pl_request *request = check(L, 1, RESPONSE_CLASS);
-    struct pl_response *self = &request->response;
+    struct pl_response *self = &request->current->response;
     size_t len = self->held ? evbuffer_get_length(self->held) : 0;
     const char *failed = NULL;
     if (self->status < 400 && len > PL_COLLECT_MAX_BYTES)
@@ -176,9 +176,9 @@ static int classed(lua_State *L)
     struct pl_request *self = generation->runtime ? generation->runtime->running : NULL;
     size_t len;
     const char *name = luaL_checklstring(L, 1, &len);
-    if (!self || self->trail_count == 0 || self->trail[self->trail_count - 1].status == 0)
-        return 0;
-    self->trail[self->trail_count - 1].class = pl_class_from_name((struct pl_str){name, len});
+    struct pl_trail_entry *entry = self ? pl_try_entry(self->current) : NULL;
+    if (entry && entry->status != 0)
+        entry->class = pl_class_from_name((struct pl_str){name, len});
     return 0;
 }
 

@@ -11,7 +11,7 @@
 
 /* ---- the upstream's request ----------------------------------------------------------------- */
 
-static void put(struct pl_request *self, const char *data, size_t len)
+static void put(struct pl_try *self, const char *data, size_t len)
 {
     if (self->head_len + len > self->head_cap) {
         self->head_cap = PL_MAX(self->head_cap * 2, self->head_len + len + 1024);
@@ -21,17 +21,17 @@ static void put(struct pl_request *self, const char *data, size_t len)
     self->head_len += len;
 }
 
-static void put_str(struct pl_request *self, struct pl_str text)
+static void put_str(struct pl_try *self, struct pl_str text)
 {
     put(self, text.data, text.len);
 }
 
-static void put_text(struct pl_request *self, const char *text)
+static void put_text(struct pl_try *self, const char *text)
 {
     put(self, text, strlen(text));
 }
 
-static void put_header(struct pl_request *self, struct pl_str name, struct pl_str value)
+static void put_header(struct pl_try *self, struct pl_str name, struct pl_str value)
 {
     put_str(self, name);
     put(self, ": ", 2);
@@ -39,7 +39,7 @@ static void put_header(struct pl_request *self, struct pl_str name, struct pl_st
     put(self, "\r\n", 2);
 }
 
-static void put_headers(struct pl_request *self, const struct pl_headers *headers)
+static void put_headers(struct pl_try *self, const struct pl_headers *headers)
 {
     for (size_t i = 0; i < headers->count; i++)
         put_header(self, pl_headers_name(headers, i), pl_headers_value(headers, i));
@@ -55,11 +55,11 @@ struct pl_str pl_forward_path(struct pl_str path)
     return path;
 }
 
-static void put_request_line(struct pl_request *self, const struct pl_provider *provider)
+static void put_request_line(struct pl_try *self, const struct pl_provider *provider)
 {
-    struct pl_str path = pl_forward_path(pl_exchange_path(self->exchange));
-    struct pl_str query = pl_exchange_query(self->exchange);
-    put_str(self, pl_exchange_method(self->exchange));
+    struct pl_str path = pl_forward_path(pl_exchange_path(self->request->exchange));
+    struct pl_str query = pl_exchange_query(self->request->exchange);
+    put_str(self, pl_exchange_method(self->request->exchange));
     put(self, " ", 1);
     put_text(self, provider->base_path);
     if (path.len == 0 && provider->base_path[0] == '\0')
@@ -82,14 +82,14 @@ static bool is_trace(struct pl_str name)
 
 /* The try's own span is what the upstream sees as its parent. A state without the client's parent
  * would belong to another trace. */
-static void put_trace(struct pl_request *self)
+static void put_trace(struct pl_try *self)
 {
     char parent[PL_TRACEPARENT_BYTES], state[PL_TRACESTATE_MAX_BYTES];
-    pl_trace_put_parent(parent, &self->trace, self->attempt_so_far.span_id);
+    pl_trace_put_parent(parent, &self->request->trace, self->so_far.span_id);
     put_header(self, PL_STR("traceparent"), (struct pl_str){parent, sizeof(parent)});
-    if (self->trace.parent_span_id == 0)
+    if (self->request->trace.parent_span_id == 0)
         return;
-    size_t len = pl_trace_put_state(state, pl_exchange_headers(self->exchange));
+    size_t len = pl_trace_put_state(state, pl_exchange_headers(self->request->exchange));
     if (len > 0)
         put_header(self, PL_STR("tracestate"), (struct pl_str){state, len});
 }
@@ -113,12 +113,12 @@ static bool is_removed(const struct pl_target *target, struct pl_str name)
     return pl_headers_count(&target->set_headers, name) > 0;
 }
 
-static void put_client_headers(struct pl_request *self, const struct pl_target *target,
+static void put_client_headers(struct pl_try *self, const struct pl_target *target,
                                const struct pl_provider *provider)
 {
-    const struct pl_headers *headers = pl_exchange_headers(self->exchange);
+    const struct pl_headers *headers = pl_exchange_headers(self->request->exchange);
     bool has_connection = pl_headers_count(headers, PL_STR("connection")) > 0;
-    bool traces = self->generation->topology->traces;
+    bool traces = self->request->generation->topology->traces;
     for (size_t i = 0; i < headers->count; i++) {
         struct pl_str name = pl_headers_name(headers, i);
         if (traces && is_trace(name))
@@ -142,22 +142,23 @@ static bool expects_body(struct pl_str method)
            pl_str_equal(method, PL_STR("PATCH"));
 }
 
-static void build_head(struct pl_request *self, const struct pl_target *target, size_t body_bytes)
+static void build_head(struct pl_try *self, const struct pl_target *target, size_t body_bytes)
 {
     const struct pl_provider *provider =
-        &self->generation->topology->providers[target->provider_index];
+        &self->request->generation->topology->providers[target->provider_index];
     char length[PL_NUMBER_MAX];
     self->head_len = 0;
     put_request_line(self, provider);
     put_client_headers(self, target, provider);
     put_headers(self, &provider->headers);
     put_headers(self, &target->set_headers);
-    if (self->generation->topology->traces)
+    if (self->request->generation->topology->traces)
         put_trace(self);
     put_text(self, "Accept-Encoding: identity\r\nx-request-id: ");
-    put_text(self, self->id);
+    put_text(self, self->request->id);
     put(self, "\r\n", 2);
-    if (self->body_kind != PL_BODY_NONE || expects_body(pl_exchange_method(self->exchange))) {
+    if (self->request->body_kind != PL_BODY_NONE ||
+        expects_body(pl_exchange_method(self->request->exchange))) {
         put_text(self, "Content-Length: ");
         put(self, length, pl_put_decimal(length, body_bytes));
         put(self, "\r\n", 2);
@@ -192,26 +193,27 @@ static size_t gather_edits(struct pl_request *self, const struct pl_target *targ
     return count + pl_forward_edits(target, edits + count);
 }
 
-static int splice_json(struct pl_request *self, const struct pl_target *target)
+static int splice_json(struct pl_try *self)
 {
+    struct pl_request *request = self->request;
     struct pl_json_edit stack[16], *edits = stack;
-    size_t room = target->edit_count + self->edit_count + 1;
+    size_t room = self->target->edit_count + request->edit_count + 1;
     if (room > PL_COUNT(stack))
         edits = pl_xcalloc(room, sizeof(*edits));
-    size_t count = gather_edits(self, target, edits);
-    int rc = pl_json_splice_make(&self->splice, &self->json, edits, count);
+    size_t count = gather_edits(request, self->target, edits);
+    int rc = pl_json_splice_make(&self->splice, &request->json, edits, count);
     if (edits != stack)
         free(edits);
     return rc;
 }
 
-static void add_piece(struct pl_request *self, size_t *count, const void *data, size_t len)
+static void add_piece(struct pl_try *self, size_t *count, const void *data, size_t len)
 {
     if (len > 0)
         self->pieces[(*count)++] = (struct iovec){(void *)data, len};
 }
 
-static void reserve_pieces(struct pl_request *self, size_t count)
+static void reserve_pieces(struct pl_try *self, size_t count)
 {
     if (count > self->piece_cap) {
         self->piece_cap = count + 4;
@@ -220,14 +222,17 @@ static void reserve_pieces(struct pl_request *self, size_t count)
 }
 
 /* Lays out head and body; the head's place is filled once the body's length is known. */
-int pl_request_build(struct pl_request *self, const struct pl_target *target, size_t *out_count)
+int pl_try_build(struct pl_try *self, size_t *out_count)
 {
-    size_t count = 1, body_bytes = self->body.len;
-    const struct pl_multipart_field *field = &self->model_field;
-    bool spliced = self->body_kind == PL_BODY_JSON &&
-                   (target->model || target->edit_count || self->edit_count);
+    const struct pl_request *request = self->request;
+    const struct pl_target *target = self->target;
+    struct pl_str body = request->body;
+    size_t count = 1, body_bytes = body.len;
+    const struct pl_multipart_field *field = &request->model_field;
+    bool spliced = request->body_kind == PL_BODY_JSON &&
+                   (target->model || target->edit_count || request->edit_count);
     if (spliced) {
-        int rc = splice_json(self, target);
+        int rc = splice_json(self);
         if (rc != PL_OK)
             return rc;
         reserve_pieces(self, self->splice.count + 1);
@@ -235,17 +240,17 @@ int pl_request_build(struct pl_request *self, const struct pl_target *target, si
             add_piece(self, &count, self->splice.pieces[i].iov_base,
                       self->splice.pieces[i].iov_len);
         body_bytes = self->splice.total_bytes;
-    } else if (self->body_kind == PL_BODY_MULTIPART && field->found && target->model) {
+    } else if (self->request->body_kind == PL_BODY_MULTIPART && field->found && target->model) {
         size_t after = field->value_start + field->value_len;
         size_t model_len = strlen(target->model);
         reserve_pieces(self, 4);
-        add_piece(self, &count, self->body.data, field->value_start);
+        add_piece(self, &count, body.data, field->value_start);
         add_piece(self, &count, target->model, model_len);
-        add_piece(self, &count, self->body.data + after, self->body.len - after);
-        body_bytes = self->body.len - field->value_len + model_len;
+        add_piece(self, &count, body.data + after, body.len - after);
+        body_bytes = body.len - field->value_len + model_len;
     } else {
         reserve_pieces(self, 2);
-        add_piece(self, &count, self->body.data, self->body.len);
+        add_piece(self, &count, body.data, body.len);
     }
     build_head(self, target, body_bytes);
     self->pieces[0] = (struct iovec){self->head, self->head_len};

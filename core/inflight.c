@@ -9,21 +9,20 @@
 
 static const char *target_of(const struct pl_request *request)
 {
-    if (request->attempt_target)
-        return request->attempt_target->name;
-    return request->response.target ? request->response.target->name : "a target";
+    return request->current->target ? request->current->target->name : "a target";
 }
 
 static void put_waits_for(const struct pl_request *request, struct pl_json_text *out)
 {
     char text[512];
+    const struct pl_response *response = &request->current->response;
     const char *target = target_of(request);
     switch (request->wait) {
     case PL_WAIT_ANSWER:
         snprintf(text, sizeof(text), "%s of %s",
-                 !request->response.live    ? "the head"
-                 : request->response.is_sse ? "the first event"
-                                            : "the error",
+                 !response->live    ? "the head"
+                 : response->is_sse ? "the first event"
+                                    : "the error",
                  target);
         break;
     case PL_WAIT_BODY:
@@ -31,8 +30,8 @@ static void put_waits_for(const struct pl_request *request, struct pl_json_text 
         break;
     case PL_WAIT_RELAY:
         snprintf(text, sizeof(text),
-                 request->paused ? "the client, to read what %s sends"
-                                 : "the end of the answer of %s",
+                 request->current->paused ? "the client, to read what %s sends"
+                                          : "the end of the answer of %s",
                  target);
         break;
     case PL_WAIT_WRITABLE:
@@ -98,9 +97,10 @@ void pl_inflight_write(const struct pl_request *request, uint64_t now_ms, struct
     if (request->model)
         put_string(out, "gen_ai.request.model",
                    (struct pl_str){request->model, request->model_len});
-    if (request->attempt && request->attempt_target) {
-        pl_json_put_string(out, "target", request->attempt_target->name);
-        pl_json_put_u64(out, "target_for_ms", now_ms - request->attempt_start_ms);
+    const struct pl_try *try = request->current;
+    if (try->attempt) {
+        pl_json_put_string(out, "target", try->target->name);
+        pl_json_put_u64(out, "target_for_ms", now_ms - try->start_ms);
     }
     pl_json_put_bool(out, "stream", request->stream);
     pl_json_put_bool(out, "answering", request->committed);

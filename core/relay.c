@@ -113,8 +113,10 @@ static void add_own_headers(struct pl_request *self, struct pl_headers *headers)
         add_policy_header(self, headers);
     if (self->trail_count == 0)
         return;
-    add_header(headers, PL_STR("x-perilune-target"),
-               pl_str_of(self->trail[self->trail_count - 1].target->name));
+    const struct pl_trail_entry *entry = pl_try_entry(self->current);
+    if (!entry) /* an answer of ours, after all of them */
+        entry = &self->trail[self->trail_count - 1];
+    add_header(headers, PL_STR("x-perilune-target"), pl_str_of(entry->target->name));
     size_t len = pl_put_decimal(count, self->trail_count);
     add_header(headers, PL_STR("x-perilune-attempts"), (struct pl_str){count, len});
     add_trail_header(self, headers);
@@ -171,9 +173,10 @@ static void count_first_token(struct pl_request *self, int status)
 
 static void pause_for_client(struct pl_request *self)
 {
-    if (self->attempt && !self->paused) {
-        self->paused = true;
-        self->runtime->transport->pause(self->attempt);
+    struct pl_try *try = self->current;
+    if (try->attempt && !try->paused) {
+        try->paused = true;
+        self->runtime->transport->pause(try->attempt);
     }
 }
 
@@ -186,7 +189,7 @@ static void write_client(struct pl_request *self, const char *data, size_t len)
 /* Passes on the first `len` held bytes. */
 static void write_held(struct pl_request *self, size_t len)
 {
-    struct evbuffer *held = self->response.held;
+    struct evbuffer *held = self->current->response.held;
     while (len > 0) {
         struct evbuffer_iovec piece;
         if (evbuffer_peek(held, (ev_ssize_t)len, NULL, &piece, 1) < 1)
@@ -212,7 +215,7 @@ static void drop_held(struct pl_response *response)
 
 static void relay_events(struct pl_request *self, const char *data, size_t len)
 {
-    struct pl_response *response = &self->response;
+    struct pl_response *response = &self->current->response;
     size_t whole = pl_sse_feed(&response->sse, data, len);
     if (whole > 0) {
         write_held(self, held_bytes(response));
@@ -229,7 +232,7 @@ static void relay_events(struct pl_request *self, const char *data, size_t len)
 
 void pl_request_relay_bytes(struct pl_request *self, const char *data, size_t len)
 {
-    if (self->response.is_sse)
+    if (self->current->response.is_sse)
         relay_events(self, data, len);
     else
         write_client(self, data, len);
@@ -240,7 +243,7 @@ static void write_error_event(struct pl_request *self, enum pl_failure failure)
 {
     char message[256], event[512];
     snprintf(message, sizeof(message), "The stream from %s ended early: %s",
-             self->response.target->name, pl_failure_name(failure));
+             self->current->target->name, pl_failure_name(failure));
     size_t json_len;
     char *json = pl_json_encode_string(message, strlen(message), &json_len);
     int n = snprintf(event, sizeof(event),
@@ -260,12 +263,12 @@ static bool is_cut(const struct pl_response *response)
 
 static void end_relay(struct pl_request *self, enum pl_failure failure)
 {
-    struct pl_response *response = &self->response;
+    struct pl_response *response = &self->current->response;
     struct pl_exchange *exchange = self->exchange;
     if (failure == PL_FAIL_NONE && is_cut(response))
         failure = PL_FAIL_TRUNCATED;
     response->failure = failure;
-    pl_request_leave(self);
+    pl_try_leave(self->current);
     if (failure == PL_FAIL_NONE) {
         write_held(self, held_bytes(response));
         self->exchange = NULL;
@@ -273,9 +276,11 @@ static void end_relay(struct pl_request *self, enum pl_failure failure)
         return;
     }
     pl_log(PL_LOG_WARN, "request %s: answer of %s broke off: %s %s", self->id,
-           response->target->name, pl_failure_name(failure), response->detail);
-    self->trail[self->trail_count - 1].failure = failure;
-    self->trail[self->trail_count - 1].class = pl_request_class_of(failure);
+           self->current->target->name, pl_failure_name(failure),
+           response->detail ? response->detail : "");
+    struct pl_trail_entry *entry = pl_try_entry(self->current);
+    entry->failure = failure;
+    entry->class = pl_request_class_of(failure);
     if (response->is_sse)
         write_error_event(self, failure);
     self->broken = true;
@@ -285,7 +290,7 @@ static void end_relay(struct pl_request *self, enum pl_failure failure)
 
 void pl_request_relay_done(struct pl_request *self, enum pl_failure failure)
 {
-    pl_request_cancel_attempt(self);
+    pl_try_cancel(self->current);
     end_relay(self, failure);
     pl_request_wake(self, PL_WAIT_RELAY);
 }
@@ -306,26 +311,28 @@ static int64_t declared_length(const struct pl_response *response)
 /* A stream may stay open for minutes: what only another try would need is given back. */
 static void forget_request(struct pl_request *self)
 {
-    if (!self->attempt || !self->runtime->transport->is_sent(self->attempt))
+    struct pl_try *try = self->current;
+    if (!try->attempt || !self->runtime->transport->is_sent(try->attempt))
         return;
     pl_exchange_forget_request(self->exchange);
     self->body = PL_STR("");
     pl_json_deinit(&self->json);
     pl_json_init(&self->json);
-    pl_json_splice_deinit(&self->splice);
-    pl_json_splice_init(&self->splice);
-    free(self->head);
-    free(self->pieces);
-    self->head = NULL;
-    self->pieces = NULL;
-    self->head_len = self->head_cap = self->piece_cap = 0;
+    pl_json_splice_deinit(&try->splice);
+    pl_json_splice_init(&try->splice);
+    free(try->head);
+    free(try->pieces);
+    try->head = NULL;
+    try->pieces = NULL;
+    try->head_len = try->head_cap = try->piece_cap = 0;
 }
 
 bool pl_request_relay(struct pl_request *self)
 {
-    struct pl_response *response = &self->response;
+    struct pl_try *try = self->current;
+    struct pl_response *response = &try->response;
     assert(response->live && !self->committed);
-    if (self->past_deadline && self->attempt) /* there is no timer left that would end it */
+    if (self->past_deadline && try->attempt) /* there is no timer left that would end it */
         pl_request_expire_answer(self);
     bool is_broken_error = response->status >= 400 && response->failure != PL_FAIL_NONE;
     self->committed = self->relayed = true;
@@ -343,9 +350,9 @@ bool pl_request_relay(struct pl_request *self)
         write_held(self, held_bytes(response));
         drop_held(response);
     }
-    if (self->attempt) {
-        if (!self->paused)
-            self->runtime->transport->resume(self->attempt);
+    if (try->attempt) {
+        if (!try->paused)
+            self->runtime->transport->resume(try->attempt);
         return false;
     }
     end_relay(self, is_broken_error ? PL_FAIL_NONE : response->failure);

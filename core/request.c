@@ -29,13 +29,10 @@ void pl_runtime_init(struct pl_runtime *self, struct event_base *base)
 static void request_free(struct pl_request *self)
 {
     pl_json_deinit(&self->json);
-    pl_json_splice_deinit(&self->splice);
-    pl_headers_deinit(&self->response.headers);
+    pl_try_deinit(&self->own_try);
     free(self->edits);
     free(self->trail);
     free(self->origin.text);
-    free(self->head);
-    free(self->pieces);
     free(self);
 }
 
@@ -92,8 +89,8 @@ static struct pl_request *request_new(struct pl_runtime *runtime)
         self = pl_xcalloc(1, sizeof(*self));
         self->runtime = runtime;
         pl_json_init(&self->json);
-        pl_json_splice_init(&self->splice);
-        pl_headers_init(&self->response.headers);
+        pl_try_init(&self->own_try, self);
+        self->current = &self->own_try;
         pl_timer_init(&self->deadline_timer, runtime->base, runtime->timeline, on_deadline, self);
         pl_timer_init(&self->wait_timer, runtime->base, runtime->timeline, on_wait_timer, self);
     }
@@ -262,10 +259,11 @@ static void on_gone(void *arg)
 static void on_writable(void *arg)
 {
     struct pl_request *self = arg;
-    if (self->paused) {
-        self->paused = false;
-        if (self->attempt)
-            self->runtime->transport->resume(self->attempt);
+    struct pl_try *try = self->current;
+    if (try->paused) {
+        try->paused = false;
+        if (try->attempt)
+            self->runtime->transport->resume(try->attempt);
     }
     if (self->wait == PL_WAIT_WRITABLE) /* from a fresh turn: we are inside the client's buffer */
         pl_timer_fire_soon(&self->wait_timer);
@@ -329,9 +327,6 @@ static void on_wait_timer(void *arg)
     case PL_WAIT_TIMER:
     case PL_WAIT_WRITABLE:
         pl_request_wake(self, self->wait);
-        break;
-    case PL_WAIT_ANSWER:
-        pl_request_gate_timeout(self);
         break;
     default:
         break;
@@ -436,7 +431,7 @@ static void forget(struct pl_request *self)
     self->model = self->route = NULL;
     self->model_len = self->trail_count = 0;
     self->model_field = (struct pl_multipart_field){0};
-    self->stream = self->committed = self->paused = self->client_gone = false;
+    self->stream = self->committed = self->client_gone = false;
     self->past_deadline = self->broken = self->floor = self->first_token = false;
     self->refuses_floor = false;
     self->gate = (struct pl_gate_options){0};
@@ -459,8 +454,9 @@ void pl_request_end(struct pl_request *self)
     struct pl_runtime *runtime = self->runtime;
     assert(!self->exchange);
     count_end(self);
-    if (self->attempt && !self->trail_is_open) /* it is given up before it told anything */
-        pl_request_abandon(self);
+    struct pl_try *try = self->current;
+    if (try->attempt && !try->trail_is_open) /* it is given up before it told anything */
+        pl_try_abandon(try);
     pl_request_drop_answer(self);
     pl_request_count(self);
     pl_request_leave_queue(self);

@@ -2,15 +2,16 @@
  * Request: one client request from arrival to end: its body as data, its policy run, its tries, its
  * answer. The only place where the network half and the script half meet.
  *
- * Thread: one worker. A request owns its exchange (until answered), its coroutine and at most one
- * attempt. Records are recycled, never given back while the runtime lives, and carry a serial
- * number, so that what Lua still holds of an ended request is recognised as such.
+ * Thread: one worker. A request owns its exchange (until answered), its coroutine and its try.
+ * Records are recycled, never given back while the runtime lives, and carry a serial number, so
+ * that what Lua still holds of an ended request is recognised as such.
  *
  *   request.c  life: begin, deadline, client gone, edits, end
  *   request_policy.c  its policy: run, wake, and the floor policy when it fails
+ *   try.h      one try of it: what it holds, and what can be done with it
  *   admit.c    a place at a target, and what its health learns
  *   forward.c  the upstream's request
- *   send.c     one try: the upstream's request, and what its answer does before the commit
+ *   send.c     one try: its start, and what its answer does before the commit
  *   relay.c    the commit: the answer to the client
  *   request_record.c  what is told of it at its end
  *   request_trace.c  its trace
@@ -18,10 +19,8 @@
 #ifndef PL_REQUEST_H
 #define PL_REQUEST_H
 
-#include "attempt.h"
 #include "base.h"
 #include "coroutine.h"
-#include "gate.h"
 #include "generation.h"
 #include "json.h"
 #include "metrics.h"
@@ -31,21 +30,16 @@
 #include "record_text.h"
 #include "server.h"
 #include "spans.h"
-#include "sse.h"
 #include "target.h"
 #include "timer.h"
 #include "trace.h"
 #include "transport.h"
-#include "usage.h"
+#include "try.h"
 #include "watchdog.h"
 #include <sys/queue.h>
 
 #define PL_REQUEST_ORIGIN_MAX_BYTES 1024 /* of a path that is kept for the record */
 #define PL_REQUEST_ID_MAX           128
-#define PL_TRAIL_MAX                64
-#define PL_HELD_MAX_BYTES           65536
-#define PL_COLLECT_MAX_BYTES        (1024 * 1024)
-#define PL_EVENT_MAX_BYTES          (1024 * 1024)
 #define PL_REQUEST_EDITS_MAX        64
 #define PL_REQUEST_EDITS_MAX_BYTES  (16u * 1024 * 1024)
 
@@ -57,29 +51,6 @@ enum pl_wait {
     PL_WAIT_RELAY,    /* the end of the answer that is being relayed */
     PL_WAIT_WRITABLE, /* the client to take what the policy has written */
     PL_WAIT_TIMER,    /* a sleep */
-};
-
-/** Where the bytes of the upstream's answer go. */
-enum pl_intake {
-    PL_INTAKE_GATED,      /* held until the first event that means something */
-    PL_INTAKE_CHECKED,    /* held whole, up to PL_COLLECT_MAX_BYTES, before the policy sees it */
-    PL_INTAKE_HELD,       /* held until the policy decides; reading stops at PL_HELD_MAX_BYTES */
-    PL_INTAKE_COLLECTING, /* held whole for the policy, up to PL_COLLECT_MAX_BYTES */
-    PL_INTAKE_RELAYING,   /* to the client */
-};
-
-struct pl_trail_entry {
-    const struct pl_target *target;
-    int status; /* 0: no answer, see failure */
-    enum pl_failure failure;
-    uint32_t duration_ms; /* until it could be judged */
-    enum pl_class class;
-    uint32_t start_ms; /* since the request's start; from here on, since the try's */
-    uint32_t connect_ms, head_ms, first_token_ms; /* PL_UNKNOWN_MS: it did not come to that */
-    uint32_t total_ms;
-    uint64_t body_bytes;
-    bool reused;
-    uint64_t span_id; /* 0: none */
 };
 
 /** Method, path and client of a request whose trace is sampled, one after the other. */
@@ -94,38 +65,6 @@ struct pl_gate_options {
     uint32_t max_bytes; /* held without a verdict, then it is passed on; 0: PL_HELD_MAX_BYTES */
     bool check_body;    /* a good answer that does not stream is judged by its body */
 };
-
-/** The upstream's answer to the last try, as long as the next try has not dropped it. */
-struct pl_response {
-    bool live;
-    uint32_t serial; /* grows with every try, so that stale Lua objects are recognised */
-    const struct pl_target *target;
-    int status;
-    struct pl_headers headers;
-    enum pl_framing framing;
-    int64_t content_length_bytes; /* < 0: not declared */
-    bool is_sse;
-    bool complete;           /* the body has been read to its end */
-    enum pl_failure failure; /* how it ended after the head; NONE while it lasts */
-    char detail[160];        /* of the failure, before or after the head */
-    uint32_t head_ms;
-    enum pl_intake intake;
-    struct evbuffer *held;   /* bytes not passed on yet; NULL while none were */
-    size_t held_whole_bytes; /* of these, up to the end of the last whole event */
-    struct pl_sse sse;
-    struct pl_gate gate;
-    struct pl_str error; /* what it says in place of an answer; empty: nothing, or it was settled */
-};
-
-/** A place at a target: reserved by admit, taken over by the next send to it. */
-struct pl_place {
-    const struct pl_target *of; /* NULL: none */
-    struct pl_health_ticket target, provider;
-    bool good; /* a good answer has begun; how it ends is the outcome */
-    bool reported;
-};
-
-enum pl_admission { PL_ADMIT_OK, PL_ADMIT_OUT, PL_ADMIT_BUSY };
 
 enum pl_body_kind { PL_BODY_NONE, PL_BODY_JSON, PL_BODY_MULTIPART, PL_BODY_OPAQUE };
 
@@ -157,32 +96,19 @@ struct pl_request {
     struct pl_request_edit *edits; /* PL_REQUEST_EDITS_MAX of them once one is made */
     size_t edit_count;
 
-    struct pl_place place;
     bool retrying;                     /* holds a place in the retry budget */
     const struct pl_target *queued_at; /* holds a place in that target's queue */
-    struct pl_attempt *attempt;
-    const struct pl_target *attempt_target;
-    uint64_t attempt_start_ms;
-    char *head; /* of the upstream's request */
-    size_t head_len, head_cap;
-    struct pl_json_splice splice;
-    struct iovec *pieces;
-    size_t piece_cap;
-    struct pl_response response;
-    struct pl_trail_entry *trail; /* grown by need, up to PL_TRAIL_MAX */
+    struct pl_try *current;            /* the try at hand, or the one that comes next */
+    struct pl_try own_try;             /* what `current` is, as long as there is no other */
+    struct pl_trail_entry *trail;      /* grown by need, up to PL_TRAIL_MAX */
     size_t trail_count, trail_cap;
-    struct pl_trail_entry attempt_so_far; /* what is known of the running try */
-    bool trail_is_open;                   /* the try of its last entry is still at work */
-    struct pl_trace trace;                /* all 0: none */
+    struct pl_trace trace; /* all 0: none */
     struct pl_request_origin origin;
-    struct pl_usage_scan usage; /* of the answer at hand, if `reads_usage` */
-    bool reads_usage;
 
     uint64_t start_ms, deadline_ms; /* deadline_ms 0: none */
     uint64_t route_deadline_ms;     /* as the route says, from the start on; 0: no route yet */
     struct pl_timer deadline_timer, wait_timer;
     bool committed; /* a head has gone to the client */
-    bool paused;    /* the attempt waits for the client to read */
     bool client_gone;
     bool past_deadline;
     struct pl_gate_options gate;
@@ -199,6 +125,7 @@ struct pl_request {
     enum pl_policy_fault policy_fault; /* the first that its policy did, or NONE */
     uint32_t fault_ms;                 /* how long after the request's start that was */
     size_t fault_trail_index;          /* and after how many tries */
+    uint32_t answer_serial;            /* of the last answer that was begun or dropped */
     bool refuses_floor;                /* on_policy_error = "fail" */
     uint32_t log_line_count;           /* by its policy */
 
@@ -272,33 +199,15 @@ void pl_request_wake(struct pl_request *self, enum pl_wait wait);
 
 /* ---- admit.c ---- */
 
-/**
- * Reserves a place at a target, giving back any other. OUT: it or its provider is ejected, or the
- * single probe is taken; BUSY: its limit of concurrent requests is reached. `forced` admits to
- * ejected ones, too.
- */
-enum pl_admission pl_request_admit(struct pl_request *self, const struct pl_target *target,
-                                   bool forced);
-/**
- * Gives the place back. Without a report before: the outcome of a good answer is how it ended
- * (response.failure), otherwise it is neutral. Idempotent.
- */
-void pl_request_leave(struct pl_request *self);
 /** A waiting place for `target`, at most `max_count` of them for all workers; one per request. */
 PL_NODISCARD bool pl_request_enter_queue(struct pl_request *self, const struct pl_target *target,
                                          uint32_t max_count);
 void pl_request_leave_queue(struct pl_request *self);
 /** Gives back its place in the retry budget, if it has one. */
 void pl_request_leave_retries(struct pl_request *self);
-/** The try's outcome, once: a status, or a failure. */
-void pl_request_report_status(struct pl_request *self, int status, uint32_t first_token_ms);
-void pl_request_report_failure(struct pl_request *self, enum pl_failure failure);
 
 /* ---- forward.c ---- */
 
-/** Lays out the upstream's request in `pieces`. */
-PL_NODISCARD int pl_request_build(struct pl_request *self, const struct pl_target *target,
-                                  size_t *out_count);
 /** The edits that a target asks for, its model last, into room for edit_count + 1. */
 size_t pl_forward_edits(const struct pl_target *target, struct pl_json_edit *edits);
 /** What follows the base path of a provider: "/v1" is the gateway's own. */
@@ -314,14 +223,6 @@ uint64_t pl_request_credential_tag(const struct pl_request *self,
 PL_NODISCARD int pl_request_send(struct pl_request *self, const struct pl_target *target);
 /** Ends the running try, if any, without a trace, and drops its answer. */
 void pl_request_drop_answer(struct pl_request *self);
-/** Ends the running try, if any; its entry in the trail says for how long it went on. */
-void pl_request_cancel_attempt(struct pl_request *self);
-/** Writes down the running try, of which nothing is known yet, as given up. */
-void pl_request_abandon(struct pl_request *self);
-/** Writes the try down as ended with that status or failure. */
-void pl_request_add_trail(struct pl_request *self, int status, enum pl_failure failure);
-/** Keeps bytes of the answer that cannot be passed on yet. */
-void pl_response_hold(struct pl_response *self, const char *data, size_t len);
 /** The deadline has passed: ends the try as timeout_deadline. */
 void pl_request_expire_answer(struct pl_request *self);
 /**
@@ -329,8 +230,6 @@ void pl_request_expire_answer(struct pl_request *self);
  * the try. Does nothing when there is no error that waits for it.
  */
 void pl_request_settle_error(struct pl_request *self, enum pl_failure failure);
-/** No content came within the first-token limit: ends the try. */
-void pl_request_gate_timeout(struct pl_request *self);
 /** Reads the answer's body whole; true when it is there already, else wait for PL_WAIT_BODY. */
 bool pl_request_collect(struct pl_request *self);
 
@@ -340,10 +239,6 @@ bool pl_request_collect(struct pl_request *self);
 void pl_request_count(struct pl_request *self);
 /** The server has refused what came in place of a request. `runtime` is the worker's. */
 void pl_request_refused(int status, const char *reason, void *runtime);
-/** The answer's body is to be looked through for token counts, if it is a good one. */
-void pl_request_read_usage(struct pl_request *self);
-/** What was read of an answer is forgotten. */
-void pl_request_forget_usage(struct pl_request *self);
 /** The outcome class of a failure, which is not NONE. */
 enum pl_class pl_request_class_of(enum pl_failure failure);
 

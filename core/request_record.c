@@ -7,18 +7,18 @@
 
 /* ---- token counts ---- */
 
-void pl_request_forget_usage(struct pl_request *self)
+void pl_try_forget_usage(struct pl_try *self)
 {
     if (self->reads_usage)
         pl_usage_scan_deinit(&self->usage);
     self->reads_usage = false;
 }
 
-void pl_request_read_usage(struct pl_request *self)
+void pl_try_read_usage(struct pl_try *self)
 {
     const struct pl_response *response = &self->response;
-    pl_request_forget_usage(self);
-    if (!self->runtime->metrics || response->status >= 300)
+    pl_try_forget_usage(self);
+    if (!self->request->runtime->metrics || response->status >= 300)
         return;
     pl_usage_scan_init(&self->usage, response->is_sse);
     self->reads_usage = true;
@@ -75,18 +75,19 @@ static void fill_attempt(struct pl_record_attempt *out, const struct pl_trail_en
 
 static const struct pl_target *served_by(const struct pl_request *self)
 {
-    return self->relayed ? self->trail[self->trail_count - 1].target : NULL;
+    return self->relayed ? self->current->target : NULL;
 }
 
 static void fill_tokens(struct pl_record *out, const struct pl_request *self)
 {
     static const struct pl_usage unknown = {-1, -1, -1, -1};
-    const struct pl_usage *usage = self->reads_usage ? &self->usage.found : &unknown;
+    const struct pl_try *try = self->current;
+    const struct pl_usage *usage = try->reads_usage ? &try->usage.found : &unknown;
     out->input_tokens = usage->input_tokens;
     out->output_tokens = usage->output_tokens;
     out->cached_tokens = usage->cached_tokens;
     out->reasoning_tokens = usage->reasoning_tokens;
-    out->response_model = self->reads_usage ? self->usage.model : NULL;
+    out->response_model = try->reads_usage ? try->usage.model : NULL;
 }
 
 /* The waits between tries: back-offs, queues, the policy's own time. */
@@ -150,7 +151,7 @@ void pl_request_count(struct pl_request *self)
     keep(self->runtime, &record);
     if (self->runtime->spans)
         pl_spans_add(self->runtime->spans, &self->runtime->span_text, &record);
-    pl_request_forget_usage(self);
+    pl_try_forget_usage(self->current);
 }
 
 void pl_request_refused(int status, const char *reason, void *runtime)

@@ -9,181 +9,244 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* ---- life ------------------------------------------------------------------------------------ */
+
+static void on_gate_timer(void *arg);
+
+void pl_try_init(struct pl_try *self, struct pl_request *request)
+{
+    struct pl_runtime *runtime = request->runtime;
+    *self = (struct pl_try){.request = request, .trail_index = PL_NO_TRAIL_ENTRY};
+    pl_json_splice_init(&self->splice);
+    pl_headers_init(&self->response.headers);
+    pl_timer_init(&self->gate_timer, runtime->base, runtime->timeline, on_gate_timer, self);
+}
+
+void pl_try_deinit(struct pl_try *self)
+{
+    assert(!self->attempt && !self->place.of);
+    pl_json_splice_deinit(&self->splice);
+    pl_headers_deinit(&self->response.headers);
+    free(self->response.detail);
+    free(self->head);
+    free(self->pieces);
+}
+
+static const struct pl_transport *transport_of(const struct pl_try *self)
+{
+    return self->request->runtime->transport;
+}
+
 /* ---- the trail ------------------------------------------------------------------------------ */
 
-void pl_request_add_trail(struct pl_request *self, int status, enum pl_failure failure)
+struct pl_trail_entry *pl_try_entry(const struct pl_try *self)
 {
-    if (self->trail_count == self->trail_cap) {
-        self->trail_cap = self->trail_cap ? self->trail_cap * 2 : 4;
-        self->trail = pl_xrealloc(self->trail, self->trail_cap * sizeof(*self->trail));
+    return self->trail_index == PL_NO_TRAIL_ENTRY ? NULL : &self->request->trail[self->trail_index];
+}
+
+/* Writes the try down as ended with that status or failure. */
+static struct pl_trail_entry *add_trail(struct pl_try *self, int status, enum pl_failure failure)
+{
+    struct pl_request *request = self->request;
+    if (request->trail_count == request->trail_cap) {
+        request->trail_cap = request->trail_cap ? request->trail_cap * 2 : 4;
+        request->trail = pl_xrealloc(request->trail, request->trail_cap * sizeof(*request->trail));
     }
-    struct pl_trail_entry *entry = &self->trail[self->trail_count++];
-    *entry = self->attempt_so_far;
-    entry->target = self->attempt_target;
+    self->trail_index = request->trail_count++;
+    struct pl_trail_entry *entry = pl_try_entry(self);
+    *entry = self->so_far;
+    entry->target = self->target;
     entry->status = status;
     entry->failure = failure;
     entry->class =
         failure != PL_FAIL_NONE ? pl_request_class_of(failure) : pl_class_of_status(status);
-    entry->start_ms = (uint32_t)(self->attempt_start_ms - self->start_ms);
-    entry->duration_ms = entry->total_ms = (uint32_t)(pl_last_now_ms() - self->attempt_start_ms);
+    entry->start_ms = (uint32_t)(self->start_ms - request->start_ms);
+    entry->duration_ms = entry->total_ms = (uint32_t)(pl_last_now_ms() - self->start_ms);
+    return entry;
 }
 
 /* What the attempt knows of itself, while it is there to be asked. */
-static void ask_attempt(struct pl_request *self)
+static void ask_attempt(struct pl_try *self)
 {
-    const struct pl_attempt_stats *stats = self->runtime->transport->stats(self->attempt);
-    struct pl_trail_entry *so_far = &self->attempt_so_far;
+    const struct pl_attempt_stats *stats = transport_of(self)->stats(self->attempt);
+    struct pl_trail_entry *so_far = &self->so_far;
     so_far->reused = stats->reused;
     so_far->connect_ms = stats->reused || !stats->request_sent ? PL_UNKNOWN_MS : stats->connect_ms;
     so_far->body_bytes = stats->body_bytes;
 }
 
-/* The try of the last entry is over, some time after it was judged. */
-static void close_trail(struct pl_request *self)
+/* It is over, some time after it was judged. */
+static void close_trail(struct pl_try *self)
 {
     if (!self->trail_is_open)
         return;
-    struct pl_trail_entry *entry = &self->trail[self->trail_count - 1];
-    entry->total_ms = (uint32_t)(pl_last_now_ms() - self->attempt_start_ms);
-    entry->body_bytes = self->attempt_so_far.body_bytes;
+    struct pl_trail_entry *entry = pl_try_entry(self);
+    entry->total_ms = (uint32_t)(pl_last_now_ms() - self->start_ms);
+    entry->body_bytes = self->so_far.body_bytes;
     self->trail_is_open = false;
+}
+
+void pl_try_abandon(struct pl_try *self)
+{
+    ask_attempt(self);
+    add_trail(self, 0, PL_FAIL_NONE)->class = PL_CLASS_NONE;
+    self->trail_is_open = true;
 }
 
 /* ---- the answer ----------------------------------------------------------------------------- */
 
-static void response_reset(struct pl_response *self)
+/* The one that comes next is another, for Lua, too. */
+static void reset_response(struct pl_try *self)
 {
-    if (self->held)
-        evbuffer_free(self->held);
-    self->held = NULL;
-    pl_gate_deinit(&self->gate);
-    self->error = PL_STR("");
-    self->held_whole_bytes = 0;
-    self->live = false;
-    self->status = 0;
-    self->complete = false;
-    self->failure = PL_FAIL_NONE;
-    self->detail[0] = '\0';
-    self->serial++;
+    struct pl_response *response = &self->response;
+    if (response->held)
+        evbuffer_free(response->held);
+    response->held = NULL;
+    pl_gate_deinit(&response->gate);
+    response->error = PL_STR("");
+    response->held_whole_bytes = 0;
+    response->live = false;
+    response->status = 0;
+    response->complete = false;
+    response->failure = PL_FAIL_NONE;
+    free(response->detail);
+    response->detail = NULL;
+    response->serial = ++self->request->answer_serial;
 }
 
-void pl_request_cancel_attempt(struct pl_request *self)
+void pl_response_explain(struct pl_response *self, const char *detail)
+{
+    if (!self->detail && detail[0] != '\0')
+        self->detail = pl_xstrdup(detail);
+}
+
+void pl_try_cancel(struct pl_try *self)
 {
     if (self->attempt) {
         ask_attempt(self);
-        self->runtime->transport->cancel(self->attempt);
+        transport_of(self)->cancel(self->attempt);
+        pl_timer_stop(&self->gate_timer);
     }
     close_trail(self);
     self->attempt = NULL;
     self->paused = false;
 }
 
-void pl_request_drop_answer(struct pl_request *self)
+void pl_try_drop(struct pl_try *self)
 {
-    pl_request_cancel_attempt(self);
-    pl_request_leave(self);
-    response_reset(&self->response);
+    pl_try_cancel(self);
+    pl_try_leave(self);
+    reset_response(self);
+    self->trail_index = PL_NO_TRAIL_ENTRY;
+    self->is_judged = false;
 }
 
-static void wake_without_answer(struct pl_request *self, enum pl_failure failure,
-                                const char *detail)
+void pl_request_drop_answer(struct pl_request *self)
+{
+    pl_try_drop(self->current);
+}
+
+/* Its policy can judge it. */
+static void judged(struct pl_try *self)
+{
+    self->is_judged = true;
+    pl_request_wake(self->request, PL_WAIT_ANSWER);
+}
+
+static void judged_without_answer(struct pl_try *self, enum pl_failure failure, const char *detail)
 {
     struct pl_response *response = &self->response;
     response->live = false;
     response->failure = failure;
-    snprintf(response->detail, sizeof(response->detail), "%s", detail);
-    pl_timer_stop(&self->wait_timer);
-    pl_request_wake(self, PL_WAIT_ANSWER);
+    pl_response_explain(response, detail);
+    pl_timer_stop(&self->gate_timer);
+    judged(self);
 }
 
 /* The try ended without an answer that could be judged. */
-static void fail_answer(struct pl_request *self, enum pl_failure failure, const char *detail)
+static void fail(struct pl_try *self, enum pl_failure failure, const char *detail)
 {
-    pl_request_add_trail(self, 0, failure);
-    pl_request_report_failure(self, failure);
-    pl_request_leave(self);
-    wake_without_answer(self, failure, detail);
-}
-
-void pl_request_abandon(struct pl_request *self)
-{
-    ask_attempt(self);
-    pl_request_add_trail(self, 0, PL_FAIL_NONE);
-    self->trail[self->trail_count - 1].class = PL_CLASS_NONE;
-    self->trail_is_open = true;
+    (void)add_trail(self, 0, failure);
+    pl_try_report_failure(self, failure);
+    pl_try_leave(self);
+    judged_without_answer(self, failure, detail);
 }
 
 /* There is an answer to judge. */
-static void have_answer(struct pl_request *self)
+static void have_answer(struct pl_try *self)
 {
     struct pl_response *response = &self->response;
     if (response->intake == PL_INTAKE_GATED) {
-        pl_timer_stop(&self->wait_timer);
+        pl_timer_stop(&self->gate_timer);
         pl_gate_deinit(&response->gate);
     }
     if (response->intake != PL_INTAKE_COLLECTING)
         response->intake = PL_INTAKE_HELD;
     if (self->attempt)
         ask_attempt(self);
-    pl_request_add_trail(self, response->status, PL_FAIL_NONE);
+    struct pl_trail_entry *entry = add_trail(self, response->status, PL_FAIL_NONE);
     self->trail_is_open = self->attempt != NULL;
     if (response->is_sse)
-        self->trail[self->trail_count - 1].first_token_ms =
-            self->trail[self->trail_count - 1].duration_ms;
-    pl_request_report_status(self, response->status,
-                             response->is_sse ? self->trail[self->trail_count - 1].duration_ms
-                                              : response->head_ms);
+        entry->first_token_ms = entry->duration_ms;
+    pl_try_report_status(self, response->status,
+                         response->is_sse ? entry->duration_ms : response->head_ms);
     if (!self->attempt)
-        pl_request_leave(self);
-    pl_request_wake(self, PL_WAIT_ANSWER);
+        pl_try_leave(self);
+    judged(self);
 }
 
-static void cancel_and_fail(struct pl_request *self, enum pl_failure failure, const char *detail)
+static void cancel_and_fail(struct pl_try *self, enum pl_failure failure, const char *detail)
 {
-    pl_request_cancel_attempt(self);
-    fail_answer(self, failure, detail);
+    pl_try_cancel(self);
+    fail(self, failure, detail);
 }
 
 /* An error in place of an answer: Lua tells its class, as it does for the bodies of errors. */
-static void fail_for_error(struct pl_request *self, struct pl_str error)
+static void fail_for_error(struct pl_try *self, struct pl_str error)
 {
-    pl_request_cancel_attempt(self);
-    pl_request_add_trail(self, 0, PL_FAIL_SERVER_ERROR);
+    pl_try_cancel(self);
+    (void)add_trail(self, 0, PL_FAIL_SERVER_ERROR);
     self->response.error = error.len > 0 ? error : PL_STR("{}");
-    wake_without_answer(self, PL_FAIL_SERVER_ERROR, "an error in place of an answer");
+    judged_without_answer(self, PL_FAIL_SERVER_ERROR, "an error in place of an answer");
 }
 
 void pl_request_settle_error(struct pl_request *self, enum pl_failure failure)
 {
-    if (self->response.error.len == 0)
+    struct pl_try *try = self->current;
+    if (try->response.error.len == 0)
         return;
-    self->response.error = PL_STR("");
-    self->response.failure = failure;
-    self->trail[self->trail_count - 1].failure = failure;
-    self->trail[self->trail_count - 1].class = pl_request_class_of(failure);
-    pl_request_report_failure(self, failure);
-    pl_request_leave(self);
+    struct pl_trail_entry *entry = pl_try_entry(try);
+    try->response.error = PL_STR("");
+    try->response.failure = failure;
+    entry->failure = failure;
+    entry->class = pl_request_class_of(failure);
+    pl_try_report_failure(try, failure);
+    pl_try_leave(try);
 }
 
-void pl_request_gate_timeout(struct pl_request *self)
+/* No content came within the first-token limit. */
+static void on_gate_timer(void *arg)
 {
+    (void)pl_now_ms();
+    struct pl_try *self = arg;
     char detail[80];
     snprintf(detail, sizeof(detail), "no content within %u ms",
-             self->response.target->limits.first_token_ms);
+             self->target->limits.first_token_ms);
     cancel_and_fail(self, PL_FAIL_TIMEOUT_FIRST_TOKEN, detail);
 }
 
 void pl_request_expire_answer(struct pl_request *self)
 {
     static const char detail[] = "the request's deadline has passed";
+    struct pl_try *try = self->current;
     if (self->wait == PL_WAIT_ANSWER) {
-        cancel_and_fail(self, PL_FAIL_TIMEOUT_DEADLINE, detail);
+        cancel_and_fail(try, PL_FAIL_TIMEOUT_DEADLINE, detail);
         return;
     }
-    pl_request_cancel_attempt(self);
-    pl_request_leave(self);
-    self->response.failure = PL_FAIL_TIMEOUT_DEADLINE;
-    snprintf(self->response.detail, sizeof(self->response.detail), "%s", detail);
+    pl_try_cancel(try);
+    pl_try_leave(try);
+    try->response.failure = PL_FAIL_TIMEOUT_DEADLINE;
+    pl_response_explain(&try->response, detail);
     pl_request_wake(self, PL_WAIT_BODY);
 }
 
@@ -221,11 +284,12 @@ static bool has_checked_path(const struct pl_request *self)
     return false;
 }
 
-static bool checks_body(const struct pl_request *self)
+static bool checks_body(const struct pl_try *self)
 {
-    return self->gate.check_body && self->response.status == 200 && !self->response.is_sse &&
-           pl_str_equal(pl_exchange_method(self->exchange), PL_STR("POST")) &&
-           has_checked_path(self);
+    const struct pl_request *request = self->request;
+    return request->gate.check_body && self->response.status == 200 && !self->response.is_sse &&
+           pl_str_equal(pl_exchange_method(request->exchange), PL_STR("POST")) &&
+           has_checked_path(request);
 }
 
 static size_t held_bytes(const struct pl_response *self)
@@ -234,10 +298,11 @@ static size_t held_bytes(const struct pl_response *self)
 }
 
 /* A stream is one with its first content; when nobody can tell, with so many bytes. */
-static void judge_stream(struct pl_request *self, enum pl_gate_verdict verdict)
+static void judge_stream(struct pl_try *self, enum pl_gate_verdict verdict)
 {
     struct pl_response *response = &self->response;
-    size_t max_bytes = self->gate.max_bytes ? self->gate.max_bytes : PL_HELD_MAX_BYTES;
+    uint32_t said_bytes = self->request->gate.max_bytes;
+    size_t max_bytes = said_bytes ? said_bytes : PL_HELD_MAX_BYTES;
     switch (verdict) {
     case PL_GATE_WAIT:
         if (held_bytes(response) >= max_bytes)
@@ -264,14 +329,14 @@ static enum pl_gate_verdict verdict_by_event(const struct pl_response *self)
     return self->sse.seen_data ? PL_GATE_MEANINGFUL : PL_GATE_WAIT;
 }
 
-static void judge_stream_end(struct pl_request *self)
+static void judge_stream_end(struct pl_try *self)
 {
-    bool by_event = self->gate.on == PL_GATE_ON_EVENT;
+    bool by_event = self->request->gate.on == PL_GATE_ON_EVENT;
     judge_stream(self, by_event ? PL_GATE_EMPTY : pl_gate_end(&self->response.gate));
 }
 
 /* The body of a good answer that does not stream is there. */
-static void judge_body(struct pl_request *self)
+static void judge_body(struct pl_try *self)
 {
     struct pl_response *response = &self->response;
     size_t len = held_bytes(response);
@@ -285,10 +350,10 @@ static void judge_body(struct pl_request *self)
         fail_for_error(self, (struct pl_str){data, PL_MIN(len, (size_t)PL_HELD_MAX_BYTES)});
         break;
     case PL_GATE_EMPTY:
-        fail_answer(self, PL_FAIL_EMPTY, "the answer has no content");
+        fail(self, PL_FAIL_EMPTY, "the answer has no content");
         break;
     case PL_GATE_MALFORMED:
-        fail_answer(self, PL_FAIL_MALFORMED, "the answer is not JSON");
+        fail(self, PL_FAIL_MALFORMED, "the answer is not JSON");
         break;
     }
 }
@@ -297,26 +362,27 @@ static void judge_body(struct pl_request *self)
 
 static void on_head(struct pl_attempt *attempt, void *arg)
 {
-    struct pl_request *self = arg;
+    struct pl_try *self = arg;
     struct pl_response *response = &self->response;
-    copy_head(response, self->runtime->transport->head(attempt));
-    response->head_ms = (uint32_t)(pl_last_now_ms() - self->attempt_start_ms);
-    self->attempt_so_far.head_ms = response->head_ms;
-    pl_request_read_usage(self);
+    copy_head(response, transport_of(self)->head(attempt));
+    response->head_ms = (uint32_t)(pl_last_now_ms() - self->start_ms);
+    self->so_far.head_ms = response->head_ms;
+    pl_try_read_usage(self);
     bool good = response->status < 300;
     bool is_empty = response->framing == PL_FRAMING_NONE ||
                     (response->framing == PL_FRAMING_LENGTH && response->content_length_bytes == 0);
     bool is_checked = checks_body(self);
-    if (good && is_empty && (self->stream || is_checked)) {
+    bool asked_for_stream = self->request->stream;
+    if (good && is_empty && (asked_for_stream || is_checked)) {
         cancel_and_fail(self, PL_FAIL_EMPTY,
-                        self->stream ? "a stream was asked for, the answer has no body"
-                                     : "the answer has no body");
+                        asked_for_stream ? "a stream was asked for, the answer has no body"
+                                         : "the answer has no body");
         return;
     }
-    if (good && response->is_sse && self->gate.on != PL_GATE_ON_HEAD) {
+    if (good && response->is_sse && self->request->gate.on != PL_GATE_ON_HEAD) {
         response->intake = PL_INTAKE_GATED;
-        if (response->target->limits.first_token_ms > 0)
-            pl_request_arm_timer(self, response->target->limits.first_token_ms);
+        if (self->target->limits.first_token_ms > 0)
+            pl_timer_start_ms(&self->gate_timer, self->target->limits.first_token_ms);
         return;
     }
     response->intake = is_checked ? PL_INTAKE_CHECKED : PL_INTAKE_HELD;
@@ -346,12 +412,12 @@ static void hold_events(struct pl_response *self, const char *data, size_t len)
 
 static void on_body(struct pl_attempt *attempt, const char *data, size_t len, void *arg)
 {
-    struct pl_request *self = arg;
+    struct pl_try *self = arg;
     struct pl_response *response = &self->response;
     if (self->reads_usage)
         pl_usage_scan_feed(&self->usage, data, len);
     if (response->intake == PL_INTAKE_RELAYING) {
-        pl_request_relay_bytes(self, data, len);
+        pl_request_relay_bytes(self->request, data, len);
         return;
     }
     if (response->is_sse)
@@ -361,28 +427,28 @@ static void on_body(struct pl_attempt *attempt, const char *data, size_t len, vo
     size_t have_bytes = held_bytes(response);
     switch (response->intake) {
     case PL_INTAKE_GATED:
-        judge_stream(self, self->gate.on == PL_GATE_ON_EVENT
+        judge_stream(self, self->request->gate.on == PL_GATE_ON_EVENT
                                ? verdict_by_event(response)
                                : pl_gate_feed(&response->gate, data, len));
         break;
     case PL_INTAKE_CHECKED:
         if (have_bytes <= PL_COLLECT_MAX_BYTES)
             break;
-        self->runtime->transport->pause(attempt);
+        transport_of(self)->pause(attempt);
         have_answer(self);
         break;
     case PL_INTAKE_HELD:
         if (have_bytes < PL_HELD_MAX_BYTES)
             break;
-        self->runtime->transport->pause(attempt);
-        if (self->wait == PL_WAIT_ANSWER)
+        transport_of(self)->pause(attempt);
+        if (!self->is_judged)
             have_answer(self);
         break;
     case PL_INTAKE_COLLECTING:
         if (have_bytes > PL_COLLECT_MAX_BYTES) {
-            self->runtime->transport->pause(attempt);
+            transport_of(self)->pause(attempt);
             response->intake = PL_INTAKE_HELD;
-            pl_request_wake(self, PL_WAIT_BODY);
+            pl_request_wake(self->request, PL_WAIT_BODY);
         }
         break;
     case PL_INTAKE_RELAYING:
@@ -392,16 +458,15 @@ static void on_body(struct pl_attempt *attempt, const char *data, size_t len, vo
 
 static void on_done(struct pl_attempt *attempt, enum pl_failure failure, void *arg)
 {
-    struct pl_request *self = arg;
+    struct pl_try *self = arg;
     struct pl_response *response = &self->response;
-    char detail[sizeof(response->detail)] = "";
-    if (failure != PL_FAIL_NONE)
-        snprintf(detail, sizeof(detail), "%s", self->runtime->transport->stats(attempt)->detail);
+    /* it is the attempt's, which is there until this returns */
+    const char *detail = failure != PL_FAIL_NONE ? transport_of(self)->stats(attempt)->detail : "";
     ask_attempt(self);
     close_trail(self);
     self->attempt = NULL;
     if (!response->live) {
-        fail_answer(self, failure, detail);
+        fail(self, failure, detail);
         return;
     }
     bool is_checked = response->intake == PL_INTAKE_CHECKED;
@@ -410,74 +475,83 @@ static void on_done(struct pl_attempt *attempt, enum pl_failure failure, void *a
         return;
     }
     if (response->intake == PL_INTAKE_GATED || (is_checked && failure != PL_FAIL_NONE)) {
-        fail_answer(self, failure, detail);
+        fail(self, failure, detail);
         return;
     }
     response->complete = failure == PL_FAIL_NONE;
     response->failure = failure;
-    memcpy(response->detail, detail, sizeof(detail));
+    pl_response_explain(response, detail);
     if (response->intake == PL_INTAKE_RELAYING) {
-        pl_request_relay_done(self, failure);
+        pl_request_relay_done(self->request, failure);
         return;
     }
     if (is_checked) {
         judge_body(self);
         return;
     }
-    if (self->wait == PL_WAIT_ANSWER) {
+    if (!self->is_judged) {
         have_answer(self);
         return;
     }
-    pl_request_leave(self);
-    pl_request_wake(self, PL_WAIT_BODY);
+    pl_try_leave(self);
+    pl_request_wake(self->request, PL_WAIT_BODY);
 }
 
 static const struct pl_attempt_ops attempt_ops = {
     .on_head = on_head, .on_body = on_body, .on_done = on_done};
 
-int pl_request_send(struct pl_request *self, const struct pl_target *target)
+int pl_try_start(struct pl_try *self, const struct pl_target *target)
 {
-    const struct pl_provider *provider =
-        &self->generation->topology->providers[target->provider_index];
-    struct pl_attempt_request request = {
-        .is_head = pl_str_equal(pl_exchange_method(self->exchange), PL_STR("HEAD")),
-        .credential_tag = pl_request_credential_tag(self, provider)};
-    if (self->trail_count >= PL_TRAIL_MAX)
+    struct pl_request *request = self->request;
+    const struct pl_generation *generation = request->generation;
+    const struct pl_provider *provider = &generation->topology->providers[target->provider_index];
+    struct pl_attempt_request wanted = {
+        .is_head = pl_str_equal(pl_exchange_method(request->exchange), PL_STR("HEAD")),
+        .credential_tag = pl_request_credential_tag(request, provider)};
+    if (request->trail_count >= PL_TRAIL_MAX)
         return PL_ERR_LIMIT;
     bool reserved = self->place.of == target && !self->place.reported && !self->place.good;
-    pl_request_cancel_attempt(self);
+    pl_try_cancel(self);
     /* without a reservation the policy insists: it is let through whatever its health */
     if (!reserved)
-        (void)pl_request_admit(self, target, true);
-    response_reset(&self->response);
-    self->attempt_target = self->response.target = target;
-    self->attempt_start_ms = pl_last_now_ms();
-    self->attempt_so_far = (struct pl_trail_entry){
-        .span_id = self->generation->topology->traces ? pl_trace_new_span_id() : 0,
+        (void)pl_try_admit(self, target, true);
+    reset_response(self);
+    self->target = target;
+    self->start_ms = pl_last_now_ms();
+    self->trail_index = PL_NO_TRAIL_ENTRY;
+    self->is_judged = false;
+    self->so_far = (struct pl_trail_entry){
+        .span_id = generation->topology->traces ? pl_trace_new_span_id() : 0,
         .connect_ms = PL_UNKNOWN_MS,
         .head_ms = PL_UNKNOWN_MS,
         .first_token_ms = PL_UNKNOWN_MS};
-    pl_request_forget_usage(self);
-    if (pl_request_build(self, target, &request.piece_count) != PL_OK)
+    pl_try_forget_usage(self);
+    if (pl_try_build(self, &wanted.piece_count) != PL_OK)
         return PL_ERR_SYNTAX;
-    request.pieces = self->pieces;
-    const struct pl_transport *transport = self->runtime->transport;
-    struct pl_pool **pools = self->generation->pools;
-    self->attempt = transport->start(transport, pools ? pools[target->provider_index] : NULL,
-                                     target, &request, &attempt_ops, self);
+    wanted.pieces = self->pieces;
+    const struct pl_transport *transport = transport_of(self);
+    self->attempt = transport->start(
+        transport, generation->pools ? generation->pools[target->provider_index] : NULL, target,
+        &wanted, &attempt_ops, self);
     return PL_OK;
+}
+
+int pl_request_send(struct pl_request *self, const struct pl_target *target)
+{
+    return pl_try_start(self->current, target);
 }
 
 bool pl_request_collect(struct pl_request *self)
 {
-    struct pl_response *response = &self->response;
-    if (self->past_deadline && self->attempt) /* there is no timer left that would end it */
+    struct pl_try *try = self->current;
+    struct pl_response *response = &try->response;
+    if (self->past_deadline && try->attempt) /* there is no timer left that would end it */
         pl_request_expire_answer(self);
-    if (!self->attempt)
+    if (!try->attempt)
         return true;
-    if (response->held && evbuffer_get_length(response->held) > PL_COLLECT_MAX_BYTES)
+    if (held_bytes(response) > PL_COLLECT_MAX_BYTES)
         return true;
     response->intake = PL_INTAKE_COLLECTING;
-    self->runtime->transport->resume(self->attempt);
+    self->runtime->transport->resume(try->attempt);
     return false;
 }

@@ -9,7 +9,7 @@ local LAYERS = {
   { name = "process", files = { "main", "process", "reload", "loader", "edition",
     "worker", "jobs", "config", "admin", "stage", "testing",
     "simulate" } },
-  { name = "glue", files = { "generation", "request", "admit", "forward", "send", "relay",
+  { name = "glue", files = { "generation", "request", "try", "admit", "forward", "send", "relay",
     "bind", "inflight" } },
   -- The two halves do not know each other: the network half has no Lua, the script half no sockets.
   { name = "script", files = { "vm", "coroutine" }, beside = true },

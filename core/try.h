@@ -1,0 +1,167 @@
+/*
+ * Try: one try of a request, from the place that is reserved for it to the end of its answer. What
+ * belongs to the try and not to the request is here: the upstream's request, the attempt, what came
+ * back, the place at the target and the line in the trail.
+ *
+ * Thread: one worker. A try is a part of its request's record, and used again by the next one: what
+ * it holds for another try (room for the upstream's request, for headers) stays. The callbacks of
+ * its attempt get the try; what they find out wakes the request's policy, after which request and
+ * try may be gone.
+ *
+ *   admit.c    a place at a target, and what its health learns
+ *   forward.c  the upstream's request
+ *   send.c     start, gate and verdict
+ *   relay.c    its answer to the client
+ *   request_record.c  token counts
+ */
+#ifndef PL_TRY_H
+#define PL_TRY_H
+
+#include "attempt.h"
+#include "base.h"
+#include "gate.h"
+#include "headers.h"
+#include "health.h"
+#include "json.h"
+#include "record.h"
+#include "sse.h"
+#include "target.h"
+#include "timer.h"
+#include "usage.h"
+#include <event2/buffer.h>
+
+#define PL_TRAIL_MAX         64
+#define PL_HELD_MAX_BYTES    65536
+#define PL_COLLECT_MAX_BYTES (1024 * 1024)
+#define PL_EVENT_MAX_BYTES   (1024 * 1024)
+
+#define PL_NO_TRAIL_ENTRY SIZE_MAX
+
+struct pl_request;
+
+/** Where the bytes of the upstream's answer go. */
+enum pl_intake {
+    PL_INTAKE_GATED,      /* held until the first event that means something */
+    PL_INTAKE_CHECKED,    /* held whole, up to PL_COLLECT_MAX_BYTES, before the policy sees it */
+    PL_INTAKE_HELD,       /* held until the policy decides; reading stops at PL_HELD_MAX_BYTES */
+    PL_INTAKE_COLLECTING, /* held whole for the policy, up to PL_COLLECT_MAX_BYTES */
+    PL_INTAKE_RELAYING,   /* to the client */
+};
+
+struct pl_trail_entry {
+    const struct pl_target *target;
+    int status; /* 0: no answer, see failure */
+    enum pl_failure failure;
+    uint32_t duration_ms; /* until it could be judged */
+    enum pl_class class;
+    uint32_t start_ms; /* since the request's start; from here on, since the try's */
+    uint32_t connect_ms, head_ms, first_token_ms; /* PL_UNKNOWN_MS: it did not come to that */
+    uint32_t total_ms;
+    uint64_t body_bytes;
+    bool reused;
+    uint64_t span_id; /* 0: none */
+};
+
+/** The upstream's answer to a try, as long as the next try has not dropped it. */
+struct pl_response {
+    uint32_t serial; /* no other answer of the request has it: stale Lua objects are recognised */
+    int status;
+    struct pl_headers headers;
+    enum pl_framing framing;
+    int64_t content_length_bytes; /* < 0: not declared */
+    bool live, is_sse;
+    bool complete;           /* the body has been read to its end */
+    enum pl_failure failure; /* how it ended after the head; NONE while it lasts */
+    char *detail;            /* of the failure, before or after the head; NULL: none. Owned. */
+    uint32_t head_ms;
+    enum pl_intake intake;
+    struct evbuffer *held;   /* bytes not passed on yet; NULL while none were */
+    size_t held_whole_bytes; /* of these, up to the end of the last whole event */
+    struct pl_sse sse;
+    struct pl_gate gate;
+    struct pl_str error; /* what it says in place of an answer; empty: nothing, or it was settled */
+};
+
+/** A place at a target: reserved by admit, taken over by the next send to it. */
+struct pl_place {
+    const struct pl_target *of; /* NULL: none */
+    struct pl_health_ticket target, provider;
+    bool good; /* a good answer has begun; how it ends is the outcome */
+    bool reported;
+};
+
+enum pl_admission { PL_ADMIT_OK, PL_ADMIT_OUT, PL_ADMIT_BUSY };
+
+struct pl_try {
+    struct pl_request *request;
+    const struct pl_target *target;
+    uint64_t start_ms;
+    struct pl_attempt *attempt; /* NULL: not at work */
+    struct pl_timer gate_timer; /* runs while the answer is held for its first content */
+    char *head;                 /* of the upstream's request */
+    size_t head_len, head_cap;
+    struct pl_json_splice splice;
+    struct iovec *pieces;
+    size_t piece_cap;
+    struct pl_response response;
+    struct pl_place place;
+    struct pl_trail_entry so_far; /* what is known of it, before it has an entry of its own */
+    size_t trail_index;           /* of its entry, or PL_NO_TRAIL_ENTRY */
+    struct pl_usage_scan usage;   /* of the answer at hand, if `reads_usage` */
+    bool is_judged;               /* its policy can judge it: there is an answer, or none will be */
+    bool trail_is_open;           /* it has its entry, and is still at work */
+    bool paused;                  /* the attempt waits for the client to read */
+    bool reads_usage;
+};
+
+/* ---- send.c ---- */
+
+void pl_try_init(struct pl_try *self, struct pl_request *request);
+/** Frees what is kept for the next one. It must have been dropped. */
+void pl_try_deinit(struct pl_try *self);
+/** Starts it. PL_ERR_LIMIT: the trail is full. PL_ERR_SYNTAX: the body cannot be changed as the
+ *  target and the policy ask. */
+PL_NODISCARD int pl_try_start(struct pl_try *self, const struct pl_target *target);
+/** Ends the attempt, if any; the try's entry in the trail says for how long it went on. */
+void pl_try_cancel(struct pl_try *self);
+/** Ends the attempt, if any, without a trace, gives back the place and drops the answer. */
+void pl_try_drop(struct pl_try *self);
+/** Writes down that nothing is known of it yet, and it was given up. */
+void pl_try_abandon(struct pl_try *self);
+/** Its entry in the trail, until the trail grows; NULL: it has none yet. */
+struct pl_trail_entry *pl_try_entry(const struct pl_try *self);
+/** Keeps bytes of the answer that cannot be passed on yet. */
+void pl_response_hold(struct pl_response *self, const char *data, size_t len);
+/** Says why it failed; `detail` is copied, the first one stays. */
+void pl_response_explain(struct pl_response *self, const char *detail);
+
+/* ---- admit.c ---- */
+
+/**
+ * Reserves a place at a target, giving back any other. OUT: it or its provider is ejected, or the
+ * single probe is taken; BUSY: its limit of concurrent requests is reached. `forced` admits to
+ * ejected ones, too.
+ */
+enum pl_admission pl_try_admit(struct pl_try *self, const struct pl_target *target, bool forced);
+/**
+ * Gives the place back. Without a report before: the outcome of a good answer is how it ended
+ * (response.failure), otherwise it is neutral. Idempotent.
+ */
+void pl_try_leave(struct pl_try *self);
+/** Its outcome, once: a status, or a failure. */
+void pl_try_report_status(struct pl_try *self, int status, uint32_t first_token_ms);
+void pl_try_report_failure(struct pl_try *self, enum pl_failure failure);
+
+/* ---- forward.c ---- */
+
+/** Lays out the upstream's request in `pieces`. */
+PL_NODISCARD int pl_try_build(struct pl_try *self, size_t *out_count);
+
+/* ---- request_record.c ---- */
+
+/** The answer's body is to be looked through for token counts, if it is a good one. */
+void pl_try_read_usage(struct pl_try *self);
+/** What was read of an answer is forgotten. */
+void pl_try_forget_usage(struct pl_try *self);
+
+#endif
