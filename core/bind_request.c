@@ -227,8 +227,8 @@ static int send_begin(lua_State *L)
     return wait_for(L, self, PL_WAIT_ANSWER, "the answer of an upstream");
 }
 
-/* send_result(req) -> res | nil, class, detail, target, error; `error`, when there is one: what the
- * target said in place of an answer, to be settled. */
+/* send_result(req) -> res | nil, class, detail, target, work, error; `error`, when there is one:
+ * what the target said in place of an answer, to be settled. */
 static int send_result(lua_State *L)
 {
     struct pl_request *self = check(L, 1, REQUEST_CLASS);
@@ -239,10 +239,12 @@ static int send_result(lua_State *L)
     lua_pushstring(L, pl_failure_name(response->failure));
     lua_pushstring(L, response->detail ? response->detail : "");
     pl_bind_push_target(L, self->generation, self->current->target);
+    const struct pl_trail_entry *entry = pl_try_entry(self->current);
+    lua_pushstring(L, pl_work_name(entry ? entry->work : PL_WORK_NOT_SENT));
     if (response->error.len == 0)
-        return 4;
+        return 5;
     push_str(L, response->error);
-    return 5;
+    return 6;
 }
 
 /* settle_error(req, class): tells of which class that error was. */

@@ -79,6 +79,12 @@ static bool has_wait_hint(const struct pl_headers *headers)
     return false;
 }
 
+static void push_work(lua_State *L, const struct pl_try *try)
+{
+    const struct pl_trail_entry *entry = pl_try_entry(try);
+    entry && entry->work ? lua_pushstring(L, pl_work_name(entry->work)) : lua_pushnil(L);
+}
+
 static int response_index(lua_State *L)
 {
     const char *key = luaL_checkstring(L, 2);
@@ -96,6 +102,8 @@ static int response_index(lua_State *L)
         pl_bind_push_target(L, request->generation, request->current->target);
     else if (strcmp(key, "has_wait_hint") == 0)
         lua_pushboolean(L, has_wait_hint(&self->headers));
+    else if (strcmp(key, "work") == 0)
+        push_work(L, request->current);
     else if (strcmp(key, "head_ms") == 0)
         lua_pushinteger(L, self->head_ms);
     else
@@ -197,13 +205,24 @@ static int last_try(lua_State *L)
     return 4;
 }
 
+/* last_work() -> what became of the work of the last try, when it failed; nil otherwise */
+static int last_work(lua_State *L)
+{
+    const struct pl_request *self = pl_bind_running_request(L);
+    const struct pl_trail_entry *entry = pl_try_entry(self->current);
+    if (!entry && self->trail_count > 0)
+        entry = &self->trail[self->trail_count - 1];
+    if (!entry || entry->work == PL_WORK_NONE)
+        return 0;
+    lua_pushstring(L, pl_work_name(entry->work));
+    return 1;
+}
+
 void pl_bind_response(lua_State *L)
 {
-    static const luaL_Reg functions[] = {{"collect_begin", collect_begin},
-                                         {"collect_result", collect_result},
-                                         {"classed", classed},
-                                         {"last_try", last_try},
-                                         {NULL, NULL}};
+    static const luaL_Reg functions[] = {
+        {"collect_begin", collect_begin}, {"collect_result", collect_result}, {"classed", classed},
+        {"last_try", last_try},           {"last_work", last_work},           {NULL, NULL}};
     luaL_register(L, NULL, functions);
 
     make_class(L, HEADERS_CLASS, read_only);

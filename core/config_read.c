@@ -317,11 +317,15 @@ static void read_route(lua_State *L, int index, struct pl_topology *topology)
     struct pl_target *targets = &topology->targets[lua_tointeger(L, -1) - 1];
     int best = count > 0 ? targets[0].priority : 0;
     lua_pop(L, 2);
+    lua_getfield(L, index, "retry");
+    bool sends_once = lua_istable(L, -1) && !get_boolean(L, lua_gettop(L), "uncertain");
+    lua_pop(L, 1);
     for (size_t i = 0; i < count; i++)
         best = PL_MIN(best, targets[i].priority);
     for (size_t i = 0; i < count; i++) {
         targets[i].route = get_string(L, index, "name");
         targets[i].is_fallback = targets[i].priority > best;
+        targets[i].sends_once = sends_once;
     }
 }
 

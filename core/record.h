@@ -64,6 +64,18 @@ enum pl_class pl_class_from_name(struct pl_str name);
 /** What a status says by itself, without the answer's body. */
 enum pl_class pl_class_of_status(int status);
 
+/** What had become of the work when a try failed: whether the upstream may bill it. */
+enum pl_work {
+    PL_WORK_NONE,             /* it did not fail */
+    PL_WORK_NOT_SENT,         /* nothing of the request was written */
+    PL_WORK_REFUSED,          /* a complete error was the answer */
+    PL_WORK_UNCERTAIN,        /* sent, and no answer, a broken one, or one without content */
+    PL_WORK_PARTLY_GENERATED, /* a part of the content had come */
+    PL_WORK_COUNT,            /* how many there are; none itself */
+};
+/** "not_sent", "refused", ...; "" for NONE. */
+const char *pl_work_name(enum pl_work work);
+
 /** Of a trace as in W3C Trace Context; all 0: none. Printed as big-endian hexadecimal digits. */
 struct pl_trace {
     uint64_t id_high, id_low;
@@ -92,6 +104,7 @@ struct pl_record_attempt {
     uint32_t total_ms;       /* the end of the body, or of the try otherwise */
     uint64_t body_bytes;     /* of the answer, as the upstream sent it */
     bool reused;             /* over a kept connection */
+    enum pl_work work;       /* NONE of a good one */
     const char *detail;      /* why it failed, for people; NULL: nothing to say */
     uint64_t span_id;        /* 0: none */
 };

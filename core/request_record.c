@@ -69,6 +69,7 @@ static void fill_attempt(struct pl_record_attempt *out, const struct pl_trail_en
         .total_ms = entry->total_ms,
         .body_bytes = entry->body_bytes,
         .reused = entry->reused,
+        .work = entry->work,
         .span_id = entry->span_id,
     };
 }

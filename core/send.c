@@ -44,6 +44,34 @@ struct pl_trail_entry *pl_try_entry(const struct pl_try *self)
     return self->trail_index == PL_NO_TRAIL_ENTRY ? NULL : &self->request->trail[self->trail_index];
 }
 
+/* 502 and 504 come from between: who says so does not know what its own upstream did. */
+static enum pl_work work_of_status(int status)
+{
+    if (status < 300 || status == 304)
+        return PL_WORK_NONE;
+    return status == 502 || status == 504 ? PL_WORK_UNCERTAIN : PL_WORK_REFUSED;
+}
+
+/* Of a good answer that broke off. What is gated has not said anything yet. */
+static enum pl_work work_of_cut(const struct pl_try *self)
+{
+    bool has_begun = self->response.status > 0 && self->response.status < 300 &&
+                     self->so_far.body_bytes > 0 && self->response.intake != PL_INTAKE_GATED;
+    return has_begun ? PL_WORK_PARTLY_GENERATED : PL_WORK_UNCERTAIN;
+}
+
+static enum pl_work work_of_failure(const struct pl_try *self, enum pl_failure failure)
+{
+    if (failure >= PL_FAIL_RATE_LIMITED && failure <= PL_FAIL_SERVER_ERROR)
+        return PL_WORK_REFUSED; /* an error in place of an answer */
+    if (!self->so_far.sent)
+        return PL_WORK_NOT_SENT;
+    /* these say that it had no content, however much has come */
+    if (failure == PL_FAIL_EMPTY || failure == PL_FAIL_MALFORMED)
+        return PL_WORK_UNCERTAIN;
+    return work_of_cut(self);
+}
+
 /* Writes the try down as ended with that status or failure. */
 static struct pl_trail_entry *add_trail(struct pl_try *self, int status, enum pl_failure failure)
 {
@@ -60,6 +88,7 @@ static struct pl_trail_entry *add_trail(struct pl_try *self, int status, enum pl
     entry->failure = failure;
     entry->class =
         failure != PL_FAIL_NONE ? pl_request_class_of(failure) : pl_class_of_status(status);
+    entry->work = failure != PL_FAIL_NONE ? work_of_failure(self, failure) : work_of_status(status);
     entry->start_ms = (uint32_t)(self->start_ms - request->start_ms);
     entry->duration_ms = entry->total_ms = (uint32_t)(pl_last_now_ms() - self->start_ms);
     return entry;
@@ -71,12 +100,20 @@ static void ask_attempt(struct pl_try *self)
     const struct pl_attempt_stats *stats = transport_of(self)->stats(self->attempt);
     struct pl_trail_entry *so_far = &self->so_far;
     so_far->reused = stats->reused;
+    so_far->sent = stats->request_sent;
     so_far->connect_ms = stats->reused || !stats->request_sent ? PL_UNKNOWN_MS : stats->connect_ms;
     so_far->body_bytes = stats->body_bytes;
 }
 
+void pl_try_note_cut(struct pl_try *self)
+{
+    struct pl_trail_entry *entry = pl_try_entry(self);
+    if (entry->work == PL_WORK_NONE)
+        entry->work = entry->sent ? work_of_cut(self) : PL_WORK_NOT_SENT;
+}
+
 /* It is over, some time after it was judged. */
-static void close_trail(struct pl_try *self)
+static void close_trail(struct pl_try *self, bool is_whole)
 {
     if (!self->trail_is_open)
         return;
@@ -84,6 +121,8 @@ static void close_trail(struct pl_try *self)
     entry->total_ms = (uint32_t)(pl_last_now_ms() - self->start_ms);
     entry->body_bytes = self->so_far.body_bytes;
     self->trail_is_open = false;
+    if (!is_whole)
+        pl_try_note_cut(self);
 }
 
 void pl_try_abandon(struct pl_try *self)
@@ -127,7 +166,7 @@ void pl_try_cancel(struct pl_try *self)
         transport_of(self)->cancel(self->attempt);
         pl_timer_stop(&self->gate_timer);
     }
-    close_trail(self);
+    close_trail(self, false);
     self->attempt = NULL;
     self->paused = false;
 }
@@ -463,7 +502,7 @@ static void on_done(struct pl_attempt *attempt, enum pl_failure failure, void *a
     /* it is the attempt's, which is there until this returns */
     const char *detail = failure != PL_FAIL_NONE ? transport_of(self)->stats(attempt)->detail : "";
     ask_attempt(self);
-    close_trail(self);
+    close_trail(self, failure == PL_FAIL_NONE);
     self->attempt = NULL;
     if (!response->live) {
         fail(self, failure, detail);
@@ -507,6 +546,7 @@ int pl_try_start(struct pl_try *self, const struct pl_target *target)
     const struct pl_provider *provider = &generation->topology->providers[target->provider_index];
     struct pl_attempt_request wanted = {
         .is_head = pl_str_equal(pl_exchange_method(request->exchange), PL_STR("HEAD")),
+        .sends_once = target->sends_once,
         .credential_tag = pl_request_credential_tag(request, provider)};
     if (request->trail_count >= PL_TRAIL_MAX)
         return PL_ERR_LIMIT;

@@ -51,6 +51,7 @@ struct pl_target {
     char *route;      /* that it is a target of; those of one route lie together */
     int priority;
     bool is_fallback; /* the route has targets of a better priority */
+    bool sends_once;  /* the route does not repeat work that may have been done */
     double weight;
     struct pl_headers set_headers;
     char **remove_headers;      /* lower case, NULL-terminated */

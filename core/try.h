@@ -59,6 +59,8 @@ struct pl_trail_entry {
     uint32_t total_ms;
     uint64_t body_bytes;
     bool reused;
+    bool sent; /* something of the request */
+    enum pl_work work;
     uint64_t span_id; /* 0: none */
 };
 
@@ -128,6 +130,8 @@ void pl_try_cancel(struct pl_try *self);
 void pl_try_drop(struct pl_try *self);
 /** Writes down that nothing is known of it yet, and it was given up. */
 void pl_try_abandon(struct pl_try *self);
+/** Its answer, good at first, was not whole: for its entry in the trail. */
+void pl_try_note_cut(struct pl_try *self);
 /** Its entry in the trail, until the trail grows; NULL: it has none yet. */
 struct pl_trail_entry *pl_try_entry(const struct pl_try *self);
 /** Keeps bytes of the answer that cannot be passed on yet. */

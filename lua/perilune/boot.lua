@@ -64,14 +64,15 @@ end
 --- Sends the request to a target; waits for an answer that can be judged.
 function request.send(req, target)
   native.send_begin(req, target)
-  local res, class, detail, failed_target, said = native.send_result(req)
+  local res, class, detail, failed_target, work, said = native.send_result(req)
   if res then
     if after_send then after_send(req, res) end
     return res
   end
   local status, message
   if said then class, status, message = settle(req, said) end
-  return nil, { class = class, detail = message or detail, target = failed_target, status = status }
+  return nil, { class = class, detail = message or detail, target = failed_target,
+    status = status, work = work }
 end
 
 --- Answers that no target could be tried, and when to come again.
@@ -334,6 +335,7 @@ function boot.gateway(sources, helpers)
     targets = targets,
     candidates = require("perilune").candidates,
     now_wall_ms = native.now_wall_ms,
+    last_work = native.last_work,
   }
   if not handle then error(CONFIG_FILE .. ": " .. problem, 0) end
   return entry(handle)

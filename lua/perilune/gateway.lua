@@ -111,12 +111,12 @@ end
 
 --- The read-only route object that policies get. `targets` is a new array at every access, so that
 -- a policy may sort or cut its own.
-local function make_route(entry, all_targets)
+local function make_route(entry, all_targets, last_work)
   local targets = {}
   for position, index in ipairs(entry.targets) do targets[position] = all_targets[index] end
   local fields = {
     name = entry.name, policy = entry.policy or DEFAULT_POLICY, deadline_ms = entry.deadline_ms,
-    retry = retry.new(entry.retry or {}), panic = entry.panic,
+    retry = retry.new(entry.retry or {}, last_work), panic = entry.panic,
     balance = entry.balance and frozen.view("perilune.route.balance", entry.balance),
     max_ejection_ratio = entry.max_ejection_ratio,
   }
@@ -146,7 +146,7 @@ end
 local function make_served(deps)
   local served = {}
   for position, entry in ipairs(deps.config.routes) do
-    local object = make_route(entry, deps.targets)
+    local object = make_route(entry, deps.targets, deps.last_work)
     local policy = deps.policies[object.policy]
     if type(policy) ~= "function" then
       return nil, "unknown_policy",
@@ -168,6 +168,7 @@ end
 --  * policies: name -> function(req, route)
 --  * candidates(route): as policies have it, for the floor policy
 --  * now_wall_ms(): for the `created` of models
+--  * last_work(): see perilune.retry; may be absent
 --
 -- @treturn[1] function handle(req, serves_floor), which may yield; serves_floor: its policy has
 -- failed, and the floor policy is to serve the request
