@@ -3,6 +3,7 @@
  * live until the next send; afterwards its fields raise an error. See bind.h.
  */
 #include "bind.h"
+#include "keys.h"
 #include <lauxlib.h>
 #include <string.h>
 
@@ -202,7 +203,11 @@ static int last_try(lua_State *L)
     lua_pushinteger(L, entry->target - self->generation->topology->targets + 1);
     lua_pushstring(L, pl_class_name(entry->class));
     entry->status > 0 ? lua_pushinteger(L, entry->status) : lua_pushnil(L);
-    return 4;
+    const struct pl_topology *topology = self->generation->topology;
+    lua_pushboolean(L, self->current->key_is_marked &&
+                           pl_keys_any_fit(&topology->providers[entry->target->provider_index],
+                                           topology->health, pl_last_now_ms()));
+    return 5;
 }
 
 /* last_work() -> what became of the work of the last try, when it failed; nil otherwise */

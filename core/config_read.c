@@ -10,6 +10,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define WHOLLY_MASKED_BYTES                                                                        \
+    15 /* and shorter: the ends would tell too much; see config/show.lua                           \
+        */
+
 static char *get_string(lua_State *L, int index, const char *key)
 {
     lua_getfield(L, index, key);
@@ -108,25 +112,73 @@ char *pl_config_host_header(const char *host, uint16_t port, bool tls)
     return pl_config_format("%s%s%s:%u", open, host, close, port);
 }
 
+/* What may be seen of a credential: enough of a long one to tell two apart. */
+static char *show_key(const char *key)
+{
+    size_t len = strlen(key);
+    if (len <= WHOLLY_MASKED_BYTES)
+        return pl_xstrdup("…");
+    char ends[7];
+    memcpy(ends, key, 3);
+    memcpy(ends + 3, key + len - 4, 4);
+    for (size_t i = 0; i < sizeof(ends); i++) {
+        if ((unsigned char)ends[i] < 0x20 || (unsigned char)ends[i] >= 0x7f)
+            ends[i] = '?';
+    }
+    return pl_config_format("%.3s…%.4s", ends, ends + 3);
+}
+
+static bool is_header_value(const char *text)
+{
+    struct pl_headers headers;
+    pl_headers_init(&headers);
+    int rc = pl_headers_add(&headers, PL_STR("Authorization"), pl_str_of(text));
+    if (headers.arena)
+        explicit_bzero(headers.arena, headers.arena_len);
+    pl_headers_deinit(&headers);
+    return rc == PL_OK;
+}
+
+static void add_key(struct pl_provider *self, const char *key)
+{
+    struct pl_key *added = &self->keys[self->key_count++];
+    added->authorization = pl_config_format("Bearer %s", key);
+    added->shown = show_key(key);
+}
+
+/* `key`, or the list `keys`. */
+static void read_keys(lua_State *L, int index, struct pl_provider *self)
+{
+    lua_getfield(L, index, "keys");
+    size_t count = lua_istable(L, -1) ? lua_objlen(L, -1) : 0;
+    self->keys = pl_xcalloc(count + 1, sizeof(*self->keys));
+    for (size_t i = 0; i < count; i++) {
+        lua_rawgeti(L, -1, (int)i + 1);
+        add_key(self, lua_tostring(L, -1));
+        lua_pop(L, 1);
+    }
+    lua_pop(L, 1);
+    char *key = get_string(L, index, "key");
+    if (key) {
+        add_key(self, key);
+        explicit_bzero(key, strlen(key));
+    }
+    free(key);
+}
+
 static void read_credential(lua_State *L, int index, struct pl_provider *self)
 {
-    char *auth = get_string(L, index, "auth"), *key = get_string(L, index, "key");
-    int rc = PL_OK;
+    char *auth = get_string(L, index, "auth");
     self->auth = auth && strcmp(auth, "passthrough") == 0 ? PL_AUTH_PASSTHROUGH : PL_AUTH_NONE;
-    if (key) {
-        char *value = pl_config_format("Bearer %s", key);
-        self->auth = PL_AUTH_KEY;
-        rc = pl_headers_add(&self->headers, PL_STR("Authorization"),
-                            (struct pl_str){value, strlen(value)});
-        explicit_bzero(value, strlen(value));
-        explicit_bzero(key, strlen(key));
-        free(value);
-    }
     free(auth);
-    free(key);
-    if (rc != PL_OK)
-        luaL_error(L, "gateway.lua: providers.%s.key: has characters that a header cannot carry",
-                   self->name);
+    read_keys(L, index, self);
+    if (self->key_count > 0)
+        self->auth = PL_AUTH_KEY;
+    for (size_t i = 0; i < self->key_count; i++) {
+        if (!is_header_value(self->keys[i].authorization))
+            luaL_error(L, "gateway.lua: providers.%s.%s: has characters that a header cannot carry",
+                       self->name, self->key_count > 1 ? "keys" : "key");
+    }
 }
 
 static char *in_directory(const struct pl_config *self, char *path)

@@ -105,6 +105,7 @@ struct pl_record_attempt {
     uint64_t body_bytes;     /* of the answer, as the upstream sent it */
     bool reused;             /* over a kept connection */
     enum pl_work work;       /* NONE of a good one */
+    uint8_t key;             /* of the provider's keys it had this one, from 1 on; 0: no choice */
     const char *detail;      /* why it failed, for people; NULL: nothing to say */
     uint64_t span_id;        /* 0: none */
 };

@@ -70,6 +70,7 @@ static void fill_attempt(struct pl_record_attempt *out, const struct pl_trail_en
         .body_bytes = entry->body_bytes,
         .reused = entry->reused,
         .work = entry->work,
+        .key = provider->key_count > 1 ? entry->key : 0,
         .span_id = entry->span_id,
     };
 }

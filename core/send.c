@@ -2,6 +2,7 @@
  * Send: one try of a request, see request.h. Starts it, and keeps the answer until the policy has
  * judged it; each try's outcome goes to the health of its target.
  */
+#include "keys.h"
 #include "log.h"
 #include "request.h"
 #include <assert.h>
@@ -178,6 +179,7 @@ void pl_try_drop(struct pl_try *self)
     reset_response(self);
     self->trail_index = PL_NO_TRAIL_ENTRY;
     self->is_judged = false;
+    self->key_is_marked = false;
 }
 
 void pl_request_drop_answer(struct pl_request *self)
@@ -539,6 +541,16 @@ static void on_done(struct pl_attempt *attempt, enum pl_failure failure, void *a
 static const struct pl_attempt_ops attempt_ops = {
     .on_head = on_head, .on_body = on_body, .on_done = on_done};
 
+/* That of the place, or, when even force got none, the one whose turn it is. */
+static size_t key_index(const struct pl_try *self, const struct pl_provider *provider)
+{
+    const struct pl_generation *generation = self->request->generation;
+    if (self->place.of)
+        return self->place.key_index;
+    return pl_keys_pick(provider, generation->topology->health,
+                        generation->key_turns[self->target->provider_index], pl_last_now_ms());
+}
+
 int pl_try_start(struct pl_try *self, const struct pl_target *target)
 {
     struct pl_request *request = self->request;
@@ -559,8 +571,9 @@ int pl_try_start(struct pl_try *self, const struct pl_target *target)
     self->target = target;
     self->start_ms = pl_last_now_ms();
     self->trail_index = PL_NO_TRAIL_ENTRY;
-    self->is_judged = false;
+    self->is_judged = self->key_is_marked = false;
     self->so_far = (struct pl_trail_entry){
+        .key = provider->key_count > 0 ? (uint8_t)(key_index(self, provider) + 1) : 0,
         .span_id = generation->topology->traces ? pl_trace_new_span_id() : 0,
         .connect_ms = PL_UNKNOWN_MS,
         .head_ms = PL_UNKNOWN_MS,

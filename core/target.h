@@ -15,7 +15,7 @@
 
 enum pl_auth {
     PL_AUTH_NONE,        /* no credential is sent */
-    PL_AUTH_KEY,         /* Authorization: Bearer <key> */
+    PL_AUTH_KEY,         /* Authorization: Bearer <key>, one of the provider's keys */
     PL_AUTH_PASSTHROUGH, /* the client's own credential headers */
 };
 
@@ -31,13 +31,24 @@ struct pl_active_check {
     bool readmits; /* a good streak ends a passive ejection, too */
 };
 
+#define PL_KEYS_MAX 16
+
+/** One of a provider's credentials. */
+struct pl_key {
+    char *authorization; /* the header's value: "Bearer ..." */
+    char *shown;         /* "sk-…4f2a": what may be seen of it */
+    pl_health_slot slot; /* is it accepted? see keys.h */
+};
+
 struct pl_provider {
     char *name;
     struct pl_endpoint endpoint;
     char *base_path;   /* "/v1", "" */
     char *host_header; /* "api.example.com" or "127.0.0.1:8000" */
     enum pl_auth auth;
-    struct pl_headers headers; /* always sent, the credential of PL_AUTH_KEY included */
+    struct pl_key *keys; /* of PL_AUTH_KEY, otherwise none */
+    size_t key_count;
+    struct pl_headers headers; /* always sent */
     struct pl_health_rules rules;
     pl_health_slot slot; /* is it reached at all? see admit.c */
     struct pl_active_check check;

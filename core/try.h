@@ -59,7 +59,8 @@ struct pl_trail_entry {
     uint32_t total_ms;
     uint64_t body_bytes;
     bool reused;
-    bool sent; /* something of the request */
+    bool sent;   /* something of the request */
+    uint8_t key; /* of its provider's keys it had this one, from 1 on; 0: none */
     enum pl_work work;
     uint64_t span_id; /* 0: none */
 };
@@ -86,8 +87,9 @@ struct pl_response {
 
 /** A place at a target: reserved by admit, taken over by the next send to it. */
 struct pl_place {
-    const struct pl_target *of; /* NULL: none */
-    struct pl_health_ticket target, provider;
+    const struct pl_target *of;                    /* NULL: none */
+    struct pl_health_ticket target, provider, key; /* key: of no slot where there are none */
+    size_t key_index;
     bool good; /* a good answer has begun; how it ends is the outcome */
     bool reported;
 };
@@ -114,6 +116,7 @@ struct pl_try {
     bool trail_is_open;           /* it has its entry, and is still at work */
     bool paused;                  /* the attempt waits for the client to read */
     bool reads_usage;
+    bool key_is_marked; /* what came of it took its key out */
 };
 
 /* ---- send.c ---- */
@@ -155,6 +158,12 @@ void pl_try_leave(struct pl_try *self);
 /** Its outcome, once: a status, or a failure. */
 void pl_try_report_status(struct pl_try *self, int status, uint32_t first_token_ms);
 void pl_try_report_failure(struct pl_try *self, enum pl_failure failure);
+
+/** Its key was refused: out for a while, for all requests. Nothing without a key. */
+void pl_try_refuse_key(struct pl_try *self);
+/** The upstream wants to hear no more of its key for so long. Returns false, and does nothing, when
+ *  its provider has no other key: then that is said of the target. */
+bool pl_try_pause_key(struct pl_try *self, uint64_t duration_ms);
 
 /* ---- forward.c ---- */
 

@@ -186,9 +186,11 @@ return {
           --cap = "1h",                      -- 1ms to 24h; never longer than this
         --},
 
-        -- Statuses that say our key is refused, 400 to 499. They eject the whole provider. Only
-        -- with key: a client's own credential says nothing about the provider. Default: none.
-        --auth = { 401, 402, 403 },
+        -- A key of ours that is refused is out, and with the last one the whole provider. That is
+        -- a 401, and what names the credential in its code, such as "invalid_api_key". Here are
+        -- further statuses, 400 to 499, that mean it; auth = false: no key is ever out. A client's
+        -- own credential says nothing about the provider.
+        --auth = { 402, 403 },
 
         -- A judgement of your own: what gives true ejects at once. It sees what send gives to
         -- policies (res), and nothing else: env, secret and file are for this file's own run.
@@ -221,6 +223,14 @@ return {
           --readmits = true,                 -- true or false; also from what the rules above did
         --},
       --},
+    --},
+
+    -- Several keys of one provider.
+    --pooled = {
+      --url = "https://api.example.net/v1",
+      -- 1 to 16: requests take them in turn. One that is refused, or told to wait, is passed over
+      -- for a while, and the request goes on with another one. Not together with key.
+      --keys = { secret "POOLED_KEY_A", secret "POOLED_KEY_B" },
     --},
 
     -- Clients bring their own credential, which is handed on as it is. Not together with key.

@@ -71,8 +71,10 @@ function request.send(req, target)
   end
   local status, message
   if said then class, status, message = settle(req, said) end
-  return nil, { class = class, detail = message or detail, target = failed_target,
+  local err = { class = class, detail = message or detail, target = failed_target,
     status = status, work = work }
+  if said and after_send then after_send(req, nil, err) end
+  return nil, err
 end
 
 --- Answers that no target could be tried, and when to come again.

@@ -4,7 +4,8 @@
 --
 --     2xx, 304     ok (304 answers a condition that the client itself set)
 --     other < 400  server_error: redirects are not followed, so the target did not serve
---     401          auth
+--     401          auth, or model_not_found when a code in the body says that only the model is
+--                  out of the key's reach
 --     402          billing
 --     403          auth, unless a code in the body says otherwise
 --     404          model_not_found or client_fault, see below
@@ -72,6 +73,8 @@ local CODE_CLASS = {
   unrecognizedclientexception = "auth", -- AWS
   expiredtokenexception = "auth", -- AWS, with 400
   invalidsignatureexception = "auth", -- AWS
+  key_model_access_denied = "model_not_found", -- LiteLLM, with 401
+  team_model_access_denied = "model_not_found", -- LiteLLM, with 401
   model_not_found = "model_not_found", -- OpenAI, with 404, and 403 for a project without access
   deploymentnotfound = "model_not_found", -- Azure
   resourcenotfoundexception = "model_not_found", -- Bedrock
@@ -254,10 +257,11 @@ local function classify_by_code(res, otherwise, wanted)
 end
 
 local FIXED = {
-  [304] = "ok", [401] = "auth", [402] = "billing", [408] = "server_error",
+  [304] = "ok", [402] = "billing", [408] = "server_error",
   [413] = "context_length", [503] = "overloaded", [529] = "overloaded",
 }
 local BY_BODY = {
+  [401] = function(res) return classify_by_code(res, "auth", "model_not_found") end,
   [403] = function(res) return classify_by_code(res, "auth") end,
   [404] = classify_404,
   [429] = function(res) return classify_by_code(res, "rate_limited", "billing") end,
@@ -317,6 +321,20 @@ local function classify_error(decoded)
   return class, status or STATUS_OF_CLASS[class], message
 end
 
+--- Whether an answer says that the credential itself is not accepted: not for this model, or for
+-- this request, but at all. A client must not be able to bring that about.
+-- @param res the answer
+-- @treturn boolean
+local function refuses_key(res)
+  local status = res.status
+  if status == 401 then return classify_status(res, status) == "auth" end
+  if status ~= 400 and status ~= 403 then return false end
+  local inner, body = error_parts(res)
+  if not inner then return class_of_code(res.headers["x-amzn-errortype"]) == "auth" end
+  return (class_of_codes(res, inner, body) or find_any(message_of(inner), AUTH_MESSAGES) and "auth")
+    == "auth"
+end
+
 --- The class of what `req:send` returned.
 -- A failure's own class passes through. Neither answer nor failure (no try was made) is "empty".
 -- @param[opt] res the answer, when there is one
@@ -337,6 +355,6 @@ local function classify(res, err)
 end
 
 return {
-  classify = classify, classify_error = classify_error, CLASSES = CLASSES,
-  CLASS_NAMES = CLASS_NAMES, GROUPS = GROUPS,
+  classify = classify, classify_error = classify_error, refuses_key = refuses_key,
+  CLASSES = CLASSES, CLASS_NAMES = CLASS_NAMES, GROUPS = GROUPS,
 }

@@ -14,7 +14,7 @@ describe("config.load, refusing", function()
       { "top", 'listen = { adress = "x" },',
         '2: listen.adress: unknown key: did you mean "address"?' },
       { "primary", "quota = {}", "4: providers.primary.quota: unknown key: known here: api, url, "
-        .. "key, auth, headers, tls, connections, timeouts, health" },
+        .. "key, keys, auth, headers, tls, connections, timeouts, health" },
       { "primary", 'timeouts = { first_tokn = "1s" }',
         '4: providers.primary.timeouts.first_tokn: unknown key: did you mean "first_token"?' },
       { "route", "retry = { attemps = 2 },",
@@ -177,9 +177,19 @@ describe("config.load, refusing", function()
         "4: providers.primary.key: must not hold CR, LF or other control characters" },
       { "primary", 'key = ""', "4: providers.primary.key: must not be empty" },
       { "primary", 'key = "sk", headers = { Authorization = "x" }',
-        "4: providers.primary.headers.Authorization: cannot be set together with key or auth" },
+        "4: providers.primary.headers.Authorization: cannot be set together with key, keys or "
+        .. "auth" },
+      { "primary", 'key = "sk", keys = { "a" }', "4: providers.primary.keys: cannot be given "
+        .. "together with key: write all of them here" },
+      { "primary", 'keys = { "a" }, auth = "passthrough"', '4: providers.primary.auth: cannot be '
+        .. '"passthrough" together with keys: upstreams get one credential or the other' },
+      { "primary", 'keys = { "sk-1", "sk-1" }',
+        "4: providers.primary.keys[2]: is in the list already" },
+      { "primary", "keys = {}", "4: providers.primary.keys: must not be empty" },
+      { "primary", 'keys = { "" }', "4: providers.primary.keys[1]: must not be empty" },
       { "primary", 'auth = "passthrough", headers = { authorization = "x" }',
-        "4: providers.primary.headers.authorization: cannot be set together with key or auth" },
+        "4: providers.primary.headers.authorization: cannot be set together with key, keys or "
+        .. "auth" },
       { "primary", 'api = "anthropic"', '4: providers.primary.api: must be "openai", '
         .. 'got "anthropic"' },
     }
