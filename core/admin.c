@@ -5,6 +5,7 @@
 #include "admin_internal.h"
 #include "admin_metrics.h"
 #include "admin_targets.h"
+#include "client_error.h"
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -50,30 +51,31 @@ void pl_admin_reply_json(struct pl_exchange *exchange, int status, const char *b
     pl_admin_reply(exchange, status, NULL, "application/json", body, strlen(body));
 }
 
+static char *error_body(int status, const char *code, const char *message, size_t *len)
+{
+    struct pl_client_error error = {.status = status, .message = pl_str_of(message), .code = code};
+    return pl_client_error_body(PL_DIALECT_OPENAI, &error, len);
+}
+
 static void refuse_method(struct pl_exchange *exchange, const char *allow)
 {
-    static const char body[] = "{\"error\":{\"message\":\"Another method is needed here.\","
-                               "\"code\":\"method_not_allowed\"}}";
     struct pl_headers headers;
+    size_t len;
+    char *body = error_body(405, "method_not_allowed", "Another method is needed here.", &len);
     pl_headers_init(&headers);
     put(&headers, "Allow", allow);
-    pl_admin_reply(exchange, 405, &headers, "application/json", body, sizeof(body) - 1);
+    pl_admin_reply(exchange, 405, &headers, "application/json", body, len);
     pl_headers_deinit(&headers);
+    free(body);
 }
 
 void pl_admin_refuse(struct pl_exchange *exchange, int status, const char *code,
                      const char *message)
 {
-    struct pl_json_text text;
-    pl_json_text_init(&text);
-    pl_json_open(&text, NULL, '{');
-    pl_json_open(&text, "error", '{');
-    pl_json_put_string(&text, "message", message);
-    pl_json_put_string(&text, "code", code);
-    pl_json_close(&text, '}');
-    pl_json_close(&text, '}');
-    pl_admin_reply_json(exchange, status, text.data);
-    pl_json_text_deinit(&text);
+    size_t len;
+    char *body = error_body(status, code, message, &len);
+    pl_admin_reply(exchange, status, NULL, "application/json", body, len);
+    free(body);
 }
 
 /* ---- endpoints ---- */
@@ -157,6 +159,7 @@ static void get_metrics(struct pl_admin *self, struct pl_exchange *exchange)
         .metrics = self->parts.metrics,
         .topology = &self->config->topology,
         .reload = self->parts.reload,
+        .access_log = self->parts.access_log,
         .spans = self->parts.spans,
     };
     if (self->parts.metrics)

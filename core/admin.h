@@ -21,12 +21,14 @@ struct pl_metrics;
 struct pl_spans;
 struct pl_reload;
 struct pl_worker;
+struct pl_sink;
 
 /** What it shows and acts on; all borrowed until pl_admin_free. */
 struct pl_admin_parts {
     struct pl_reload *reload;
     struct pl_recent *recent;   /* NULL: none are kept */
     struct pl_metrics *metrics; /* NULL: nothing is counted */
+    struct pl_sink *access_log; /* NULL: there is none */
     struct pl_spans *spans;     /* NULL: there are none */
     struct pl_worker *const *workers;
     size_t worker_count;

@@ -74,6 +74,13 @@ static void write_process(struct pl_metrics_text *out, const struct pl_admin_met
     pl_metrics_text_family(out, "build_info", "gauge", "Always 1; the version is in the label.");
     write_one(out, "version", PERILUNE_VERSION, 1);
     write_generations(out, pl_reload_look(self->reload));
+    if (self->access_log) {
+        write_total(out, "access_log_lines_total", "Lines that the access log has taken.",
+                    pl_sink_line_total(self->access_log));
+        write_total(out, "access_log_dropped_total",
+                    "Lines that were lost: their reader was too slow, or the file took no more.",
+                    pl_sink_dropped_total(self->access_log));
+    }
     if (self->spans)
         write_spans(out, self->spans);
     if (!self->topology->gauge)

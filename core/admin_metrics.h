@@ -12,6 +12,7 @@
 #include "metrics.h"
 #include "reload.h"
 #include "server.h"
+#include "sink.h"
 #include "spans.h"
 #include "target.h"
 
@@ -21,7 +22,8 @@ struct pl_admin_metrics {
     const struct pl_metrics *metrics; /* must outlive the exchange */
     const struct pl_topology *topology;
     const struct pl_reload *reload;
-    struct pl_spans *spans; /* NULL: there are none */
+    struct pl_sink *access_log; /* NULL: there is none */
+    struct pl_spans *spans;     /* NULL: there are none */
 };
 
 /** Answers; now, or over the next turns of the loop. */

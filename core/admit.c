@@ -83,20 +83,30 @@ static void log_ejection(const struct pl_try *self, const char *what, const char
                pl_health_reason_name(reason), self->request->id);
 }
 
-static void report(struct pl_try *self, enum pl_outcome outcome, bool answered)
+/* One report, and what it has changed is told. */
+static void report_to(const struct pl_try *self, const struct pl_health_ticket *ticket,
+                      enum pl_outcome outcome, const char *what, const char *name)
 {
     struct pl_health *health = health_of(self);
-    struct pl_place *place = &self->place;
     uint64_t now_ms = pl_last_now_ms();
+    log_ejection(self, what, name,
+                 pl_health_report(health, ticket, outcome, now_ms, pl_random_unit()));
+    if (ticket->probe && outcome == PL_OUTCOME_OK && pl_health_is_fit(health, ticket->slot, now_ms))
+        pl_log(PL_LOG_INFO, "%s %s is back: it has answered its probe (request %s)", what, name,
+               self->request->id);
+}
+
+static void report(struct pl_try *self, enum pl_outcome outcome, bool answered)
+{
+    struct pl_place *place = &self->place;
     if (!place->of || place->reported)
         return;
     place->reported = true;
-    log_ejection(self, "target", place->of->name,
-                 pl_health_report(health, &place->target, outcome, now_ms, pl_random_unit()));
-    (void)pl_health_report(health, &place->key, outcome_for_key(outcome, answered), now_ms, 0);
-    log_ejection(self, "provider", provider_of(self, place->of)->name,
-                 pl_health_report(health, &place->provider, outcome_for_provider(outcome, answered),
-                                  now_ms, pl_random_unit()));
+    report_to(self, &place->target, outcome, "target", place->of->name);
+    report_to(self, &place->provider, outcome_for_provider(outcome, answered), "provider",
+              provider_of(self, place->of)->name);
+    report_to(self, &place->key, outcome_for_key(outcome, answered), "a key of provider",
+              provider_of(self, place->of)->name);
 }
 
 static enum pl_outcome outcome_of_failure(enum pl_failure failure)

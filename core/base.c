@@ -29,6 +29,27 @@ static bool is_letter(unsigned char c)
     return (unsigned char)((c | 0x20) - 'a') <= 'z' - 'a';
 }
 
+static bool is_tail(unsigned char byte)
+{
+    return (byte & 0xc0) == 0x80;
+}
+
+size_t pl_utf8_bytes(const char *data, size_t len)
+{
+    const unsigned char *at = (const unsigned char *)data;
+    unsigned char lead = at[0];
+    size_t want = lead < 0x80 ? 1 : lead < 0xc2 ? 0 : lead < 0xe0 ? 2 : lead < 0xf0 ? 3 : 4;
+    if (lead > 0xf4 || want > len)
+        return 0;
+    for (size_t i = 1; i < want; i++) {
+        if (!is_tail(at[i]))
+            return 0;
+    }
+    bool overlong = (lead == 0xe0 && at[1] < 0xa0) || (lead == 0xf0 && at[1] < 0x90);
+    bool surrogate = lead == 0xed && at[1] > 0x9f;
+    return overlong || surrogate || (lead == 0xf4 && at[1] > 0x8f) ? 0 : want;
+}
+
 bool pl_str_equal(struct pl_str a, struct pl_str b)
 {
     /* An empty span may have no data, and memcmp may not be given NULL even for no bytes. */

@@ -56,6 +56,10 @@ static inline bool pl_str_equal_nocase(struct pl_str a, struct pl_str b)
     return pl_bytes_equal_nocase(a.data, b.data, a.len);
 }
 
+/** How many bytes the UTF-8 character has that `data` begins with; 0: it is none (RFC 3629), or is
+ *  longer than `len`, which is at least 1. */
+size_t pl_utf8_bytes(const char *data, size_t len);
+
 /** Milliseconds and microseconds of the monotonic clock. */
 uint64_t pl_now_ms(void);
 uint64_t pl_now_us(void);

@@ -330,6 +330,23 @@ static int respond(lua_State *L)
     return 1;
 }
 
+/* fail(req, status, code | nil, message, param | nil, headers | nil): an error, in the form that
+ * the client's library reads. */
+static int fail(lua_State *L)
+{
+    struct pl_request *self = check_uncommitted(L);
+    struct pl_client_error error = {.status = check_status(L, 2),
+                                    .code = luaL_optstring(L, 3, NULL),
+                                    .param = luaL_optstring(L, 5, NULL)};
+    error.message.data = luaL_checklstring(L, 4, &error.message.len);
+    struct pl_headers *headers = &self->runtime->policy_headers;
+    pl_bind_check_headers(L, 6, headers);
+    pl_request_drop_answer(self);
+    pl_request_fail_with(self, &error, headers);
+    lua_pushboolean(L, 1);
+    return 1;
+}
+
 /* start(req, status, headers) */
 static int start(lua_State *L)
 {
@@ -357,6 +374,7 @@ static int write_bytes(lua_State *L)
     size_t len;
     const char *data = luaL_checklstring(L, 2, &len);
     pl_bind_check_wait(L, self);
+    pl_request_note_answer(self, data, len);
     if (pl_exchange_write(self->exchange, data, len))
         return 0;
     return wait_for(L, self, PL_WAIT_WRITABLE, "the client to read");
@@ -486,6 +504,7 @@ void pl_bind_request(lua_State *L)
                                          {"relay_begin", relay_begin},
                                          {"relay_result", relay_result},
                                          {"respond", respond},
+                                         {"fail", fail},
                                          {"sleep_ms", sleep_ms},
                                          {NULL, NULL}};
     static const luaL_Reg methods[] = {{"body", body},

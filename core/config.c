@@ -158,6 +158,8 @@ int pl_config_override(struct pl_config *self, const struct pl_config_overrides 
     }
     if (overrides->workers >= 0)
         self->workers = overrides->workers;
+    if (overrides->log_format >= 0)
+        self->topology.access_log.is_plain = overrides->log_format == 1;
     if (self->admin_address && !self->admin_token && !pl_config_is_loopback(self->admin_address)) {
         snprintf(error, error_size, "--admin %.100s: an address off loopback needs admin.token",
                  self->admin_address);
@@ -203,8 +205,8 @@ static pl_health_slot take_key_slot(struct pl_config *self, const struct pl_prov
                                     .probe_timeout_ms = provider->rules.probe_timeout_ms};
     while (salt == 0)
         salt = pl_random_u64();
-    char *name = pl_config_format("%s key %016llx %s", provider->name, (unsigned long long)salt,
-                                  key->authorization);
+    char *name =
+        pl_config_format("%s key %016llx %s", provider->name, (unsigned long long)salt, key->value);
     pl_health_slot slot =
         pl_health_slot_for(self->topology.health, slot_key(name, provider), &rules);
     explicit_bzero(name, strlen(name));
@@ -283,8 +285,8 @@ static void release_health(struct pl_config *self)
 static void free_keys(struct pl_provider *self)
 {
     for (size_t i = 0; i < self->key_count; i++) {
-        explicit_bzero(self->keys[i].authorization, strlen(self->keys[i].authorization));
-        free(self->keys[i].authorization);
+        explicit_bzero(self->keys[i].value, strlen(self->keys[i].value));
+        free(self->keys[i].value);
         free(self->keys[i].shown);
     }
     free(self->keys);
@@ -301,6 +303,7 @@ static void provider_deinit(struct pl_provider *self)
     free(self->endpoint.trust);
     SSL_CTX_free(self->endpoint.tls);
     pl_headers_deinit(&self->headers);
+    pl_headers_deinit(&self->defaults);
     free(self->check.path);
     free(self->check.method);
     free(self->check.statuses);
@@ -379,5 +382,9 @@ void pl_config_free(struct pl_config *self)
     free(self->tls_key);
     free(self->admin_address);
     free(self->admin_token);
+    free(self->access_log_path);
+    for (char **at = self->topology.access_log.redact; at && *at; at++)
+        free(*at);
+    free(self->topology.access_log.redact);
     free(self);
 }

@@ -69,7 +69,8 @@ struct pl_config_route {
 struct pl_config_overrides {
     char *listen_address, *admin_address; /* NULL: not given */
     uint16_t listen_port, admin_port;
-    int workers; /* -1: not given */
+    int workers;    /* -1: not given */
+    int log_format; /* 0: json, 1: text, of the access log and of the log; -1: not given */
 };
 
 struct pl_config {
@@ -109,6 +110,7 @@ struct pl_config {
     uint32_t strikes_count, strikes_window_ms; /* so many policy failures: back; 0: never */
     struct pl_trial_rules trial; /* how much worse a canary may do; its duration is asked for */
     int log_level;
+    char *access_log_path; /* "-": standard output; NULL: none */
     struct pl_server_limits limits;
     struct pl_vm_limits vm_limits; /* of each worker's VM */
     struct pl_tracing *tracing;    /* where spans go; NULL until it is read */

@@ -4,6 +4,7 @@
  */
 #include "config_internal.h"
 #include "log.h"
+#include "redact.h"
 #include <lauxlib.h>
 #include <openssl/sha.h>
 #include <stdio.h>
@@ -132,23 +133,34 @@ static bool is_header_value(const char *text)
 {
     struct pl_headers headers;
     pl_headers_init(&headers);
-    int rc = pl_headers_add(&headers, PL_STR("Authorization"), pl_str_of(text));
+    int rc = pl_headers_add(&headers, PL_STR("x"), pl_str_of(text));
     if (headers.arena)
         explicit_bzero(headers.arena, headers.arena_len);
     pl_headers_deinit(&headers);
     return rc == PL_OK;
 }
 
+/* As the provider's API wants it: "Authorization: Bearer sk-..", or "x-api-key: sk-..". */
 static void add_key(struct pl_provider *self, const char *key)
 {
     struct pl_key *added = &self->keys[self->key_count++];
-    added->authorization = pl_config_format("Bearer %s", key);
+    bool is_bearer = strcmp(self->key_header, "Authorization") == 0;
+    added->value = pl_config_format(is_bearer ? "Bearer %s" : "%s", key);
     added->shown = show_key(key);
+}
+
+static bool is_anthropic(lua_State *L, int index)
+{
+    char *api = get_string(L, index, "api");
+    bool result = api && strcmp(api, "anthropic") == 0;
+    free(api);
+    return result;
 }
 
 /* `key`, or the list `keys`. */
 static void read_keys(lua_State *L, int index, struct pl_provider *self)
 {
+    self->key_header = is_anthropic(L, index) ? "x-api-key" : "Authorization";
     lua_getfield(L, index, "keys");
     size_t count = lua_istable(L, -1) ? lua_objlen(L, -1) : 0;
     self->keys = pl_xcalloc(count + 1, sizeof(*self->keys));
@@ -175,7 +187,7 @@ static void read_credential(lua_State *L, int index, struct pl_provider *self)
     if (self->key_count > 0)
         self->auth = PL_AUTH_KEY;
     for (size_t i = 0; i < self->key_count; i++) {
-        if (!is_header_value(self->keys[i].authorization))
+        if (!is_header_value(self->keys[i].value))
             luaL_error(L, "gateway.lua: providers.%s.%s: has characters that a header cannot carry",
                        self->name, self->key_count > 1 ? "keys" : "key");
     }
@@ -211,6 +223,15 @@ void pl_config_read_tls(struct pl_config *config, lua_State *L, int index, struc
     free(ca);
     if (!self->tls)
         luaL_error(L, "gateway.lua: %s.tls: %s", key, error);
+}
+
+/* Anthropic answers no request without a version. Those who have none get its first. */
+static void set_defaults(lua_State *L, int index, struct pl_provider *self)
+{
+    const struct pl_str name = PL_STR("anthropic-version");
+    if (is_anthropic(L, index) && pl_headers_count(&self->headers, name) == 0 &&
+        pl_headers_add(&self->defaults, name, PL_STR("2023-06-01")) != PL_OK)
+        abort();
 }
 
 static struct pl_health_rules read_rules(lua_State *L, int at)
@@ -279,16 +300,19 @@ static void read_provider(struct pl_config *config, lua_State *L, int index,
                           struct pl_provider *self)
 {
     pl_headers_init(&self->headers);
+    pl_headers_init(&self->defaults);
     self->name = get_string(L, index, "name");
     self->base_path = get_string(L, index, "path");
     self->endpoint.host = get_string(L, index, "host");
     self->endpoint.port = (uint16_t)get_number(L, index, "port");
     self->endpoint.max_idle = get_u32(L, index, "idle_connections");
     self->endpoint.idle_ms = get_ms(L, index, "idle_ms");
+    self->stream_usage = get_boolean(L, index, "stream_usage");
     self->host_header = pl_config_host_header(self->endpoint.host, self->endpoint.port,
                                               get_boolean(L, index, "tls"));
     read_credential(L, index, self);
     pl_config_read_headers(L, index, "headers", &self->headers);
+    set_defaults(L, index, self);
     read_health(L, index, self);
     char key[128];
     snprintf(key, sizeof(key), "providers.%s", self->name);
@@ -471,6 +495,34 @@ static void read_admin(struct pl_config *self, lua_State *L, int index)
     lua_pop(L, 1);
 }
 
+static char **read_redacted(lua_State *L, int index)
+{
+    lua_getfield(L, index, "redact");
+    size_t count = lua_istable(L, -1) ? lua_objlen(L, -1) : 0;
+    char **names = pl_xcalloc(count + 1, sizeof(*names));
+    for (size_t i = 0; i < count; i++) {
+        lua_rawgeti(L, -1, (int)i + 1);
+        names[i] = pl_redact_name(lua_tostring(L, -1));
+        lua_pop(L, 1);
+    }
+    lua_pop(L, 1);
+    return names;
+}
+
+static void read_access_log(struct pl_config *self, lua_State *L, int index)
+{
+    lua_getfield(L, index, "access_log");
+    int at = lua_gettop(L);
+    char *path = get_string(L, at, "path");
+    self->access_log_path = path && strcmp(path, "-") == 0 ? path : in_directory(self, path);
+    self->topology.access_log =
+        (struct pl_access_log_rules){.is_plain = get_boolean(L, at, "is_plain"),
+                                     .request_body_bytes = get_u32(L, at, "request_body_bytes"),
+                                     .response_body_bytes = get_u32(L, at, "response_body_bytes"),
+                                     .redact = read_redacted(L, at)};
+    lua_pop(L, 1);
+}
+
 static void read_budgets(struct pl_config *self, lua_State *L, int index)
 {
     lua_getfield(L, index, "budgets");
@@ -531,6 +583,7 @@ void pl_config_read_all(struct pl_config *self, lua_State *L, int index)
     lua_pop(L, 1);
     self->workers = (int)get_number(L, index, "workers");
     self->drain_ms = get_ms(L, index, "drain_ms");
+    read_access_log(self, L, index);
     read_budgets(self, L, index);
     read_reload(self, L, index);
     read_topology(self, L, index);

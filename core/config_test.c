@@ -353,7 +353,7 @@ static void assert_key(const struct pl_config *config, const char *key)
     char expected[128];
     snprintf(expected, sizeof(expected), "Bearer %s", key);
     assert_int_equal(provider->key_count, 1);
-    assert_string_equal(provider->keys[0].authorization, expected);
+    assert_string_equal(provider->keys[0].value, expected);
     assert_int_equal(pl_headers_count(&provider->headers, PL_STR("authorization")), 0);
     assert_int_equal(config->topology.providers[0].auth, PL_AUTH_KEY);
 }
@@ -573,7 +573,7 @@ static void assert_providers(const struct pl_topology *topology)
     assert_string_equal(a->host_header, "[::1]");
     assert_int_equal(a->auth, PL_AUTH_KEY);
     assert_int_equal(a->key_count, 1);
-    assert_string_equal(a->keys[0].authorization, "Bearer sk-1");
+    assert_string_equal(a->keys[0].value, "Bearer sk-1");
     assert_string_equal(a->keys[0].shown, "…");
     assert_header(&a->headers, "x-team", "blue");
     assert_string_equal(b->name, "b");

@@ -135,6 +135,17 @@ static void put_client_headers(struct pl_try *self, const struct pl_target *targ
     }
 }
 
+static void put_defaults(struct pl_try *self, const struct pl_target *target,
+                         const struct pl_headers *defaults)
+{
+    for (size_t i = 0; i < defaults->count; i++) {
+        struct pl_str name = pl_headers_name(defaults, i);
+        if (!is_removed(target, name) &&
+            pl_headers_count(pl_exchange_headers(self->request->exchange), name) == 0)
+            put_header(self, name, pl_headers_value(defaults, i));
+    }
+}
+
 /* An empty body is announced, too: RFC 9110 8.6. */
 static bool expects_body(struct pl_str method)
 {
@@ -151,9 +162,10 @@ static void build_head(struct pl_try *self, const struct pl_target *target, size
     put_request_line(self, provider);
     put_client_headers(self, target, provider);
     put_headers(self, &provider->headers);
+    put_defaults(self, target, &provider->defaults);
     if (self->so_far.key > 0)
-        put_header(self, PL_STR("Authorization"),
-                   pl_str_of(provider->keys[self->so_far.key - 1].authorization));
+        put_header(self, pl_str_of(provider->key_header),
+                   pl_str_of(provider->keys[self->so_far.key - 1].value));
     put_headers(self, &target->set_headers);
     if (self->request->generation->topology->traces)
         put_trace(self);
@@ -182,28 +194,68 @@ size_t pl_forward_edits(const struct pl_target *target, struct pl_json_edit *edi
     return count;
 }
 
-/* A later edit of the same key wins: the policy's, then what this target needs, then its model. */
-static size_t gather_edits(struct pl_request *self, const struct pl_target *target,
-                           struct pl_json_edit *edits)
+static bool is_edited(const struct pl_request *self, const struct pl_target *target,
+                      struct pl_str key)
 {
-    size_t count = 0;
     for (size_t i = 0; i < self->edit_count; i++) {
-        const struct pl_request_edit *edit = &self->edits[i];
+        if (pl_str_equal(pl_str_of(self->edits[i].key), key))
+            return true;
+    }
+    for (size_t i = 0; i < target->edit_count; i++) {
+        if (pl_str_equal(target->edits[i].key, key))
+            return true;
+    }
+    return false;
+}
+
+static bool ends_with(struct pl_str text, struct pl_str end)
+{
+    return text.len >= end.len && memcmp(text.data + text.len - end.len, end.data, end.len) == 0;
+}
+
+/* Where the provider is to tell token counts of streams and the client has not asked for them.
+ * Whoever has changed `stream_options` on purpose is left alone. */
+static void ask_for_usage(struct pl_try *self)
+{
+    struct pl_request *request = self->request;
+    const struct pl_target *target = self->target;
+    const struct pl_provider *provider =
+        &request->generation->topology->providers[target->provider_index];
+    free(self->stream_options);
+    self->stream_options = NULL;
+    self->hides_usage = self->hidden_ends_in_cr = false;
+    if (!provider->stream_usage || !request->stream || request->body_kind != PL_BODY_JSON ||
+        is_edited(request, target, PL_STR("stream_options")) ||
+        !ends_with(pl_exchange_path(request->exchange), PL_STR("/chat/completions")))
+        return;
+    self->hides_usage = pl_usage_ask(&request->json, &self->stream_options) == PL_USAGE_UNASKED;
+}
+
+/* A later edit of the same key wins: the policy's, then what this target needs, then its model. */
+static size_t gather_edits(const struct pl_try *self, struct pl_json_edit *edits)
+{
+    const struct pl_request *request = self->request;
+    size_t count = 0;
+    for (size_t i = 0; i < request->edit_count; i++) {
+        const struct pl_request_edit *edit = &request->edits[i];
         edits[count++] =
             (struct pl_json_edit){.key = {edit->key, strlen(edit->key)},
                                   .value = {edit->value, edit->value ? strlen(edit->value) : 0}};
     }
-    return count + pl_forward_edits(target, edits + count);
+    if (self->stream_options)
+        edits[count++] = (struct pl_json_edit){.key = PL_STR("stream_options"),
+                                               .value = pl_str_of(self->stream_options)};
+    return count + pl_forward_edits(self->target, edits + count);
 }
 
 static int splice_json(struct pl_try *self)
 {
     struct pl_request *request = self->request;
     struct pl_json_edit stack[16], *edits = stack;
-    size_t room = self->target->edit_count + request->edit_count + 1;
+    size_t room = self->target->edit_count + request->edit_count + 2;
     if (room > PL_COUNT(stack))
         edits = pl_xcalloc(room, sizeof(*edits));
-    size_t count = gather_edits(request, self->target, edits);
+    size_t count = gather_edits(self, edits);
     int rc = pl_json_splice_make(&self->splice, &request->json, edits, count);
     if (edits != stack)
         free(edits);
@@ -232,8 +284,10 @@ int pl_try_build(struct pl_try *self, size_t *out_count)
     struct pl_str body = request->body;
     size_t count = 1, body_bytes = body.len;
     const struct pl_multipart_field *field = &request->model_field;
-    bool spliced = request->body_kind == PL_BODY_JSON &&
-                   (target->model || target->edit_count || request->edit_count);
+    ask_for_usage(self);
+    bool spliced =
+        request->body_kind == PL_BODY_JSON &&
+        (target->model || target->edit_count || request->edit_count || self->stream_options);
     if (spliced) {
         int rc = splice_json(self);
         if (rc != PL_OK)

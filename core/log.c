@@ -50,6 +50,13 @@ int pl_log_level_from_name(const char *name)
     return -1;
 }
 
+static bool is_json; /* set before there are other threads */
+
+void pl_log_set_json(bool on)
+{
+    is_json = on;
+}
+
 static size_t write_prefix(char *line, enum pl_log_level level)
 {
     uint64_t wall_ms = pl_now_wall_ms();
@@ -58,8 +65,10 @@ static size_t write_prefix(char *line, enum pl_log_level level)
     if (gmtime_r(&seconds, &utc) == NULL) {
         memset(&utc, 0, sizeof(utc));
     }
-    size_t len = strftime(line, LINE_MAX_BYTES, "%Y-%m-%dT%H:%M:%S", &utc);
-    int more = snprintf(line + len, LINE_MAX_BYTES - len, ".%03uZ %-5s ",
+    size_t len = strftime(line, LINE_MAX_BYTES,
+                          is_json ? "{\"time\":\"%Y-%m-%dT%H:%M:%S" : "%Y-%m-%dT%H:%M:%S", &utc);
+    int more = snprintf(line + len, LINE_MAX_BYTES - len,
+                        is_json ? ".%03uZ\",\"level\":\"%s\",\"message\":\"" : ".%03uZ %-5s ",
                         (unsigned)(wall_ms % 1000u), LEVEL_NAMES[level]);
     return len + (size_t)more;
 }
@@ -99,6 +108,35 @@ static void write_line(const char *line, size_t len)
     } while (written < 0 && errno == EINTR);
 }
 
+/* As the inside of a JSON string: control bytes are gone already. What is not UTF-8 becomes '?'. */
+static size_t escape(char *out, const char *text, size_t len)
+{
+    size_t out_len = 0;
+    for (size_t i = 0; i < len;) {
+        size_t part = pl_utf8_bytes(text + i, len - i);
+        if (text[i] == '"' || text[i] == '\\') {
+            out[out_len++] = '\\';
+        }
+        if (part > 0) {
+            memcpy(out + out_len, text + i, part);
+        } else {
+            out[out_len] = '?';
+        }
+        out_len += PL_MAX(part, (size_t)1);
+        i += PL_MAX(part, (size_t)1);
+    }
+    return out_len;
+}
+
+static void write_json_line(const char *line, size_t prefix_len, size_t len)
+{
+    char json[LINE_MAX_BYTES * 2];
+    memcpy(json, line, prefix_len);
+    size_t json_len = prefix_len + escape(json + prefix_len, line + prefix_len, len - prefix_len);
+    memcpy(json + json_len, "\"}\n", 3);
+    write_line(json, json_len + 3);
+}
+
 static void (*sink)(const char *line, size_t len, void *arg);
 static void *sink_arg;
 
@@ -116,6 +154,7 @@ void pl_log(enum pl_log_level level, const char *fmt, ...)
     int saved_errno = errno;
     char line[LINE_MAX_BYTES];
     size_t len = write_prefix(line, level);
+    size_t prefix_len = len;
     size_t room = LINE_MAX_BYTES - len; /* with vsnprintf's zero, where the line feed goes later */
 
     va_list args;
@@ -132,6 +171,8 @@ void pl_log(enum pl_log_level level, const char *fmt, ...)
     }
     if (sink) {
         sink(line, len, sink_arg);
+    } else if (is_json) {
+        write_json_line(line, prefix_len, len);
     } else {
         line[len++] = '\n';
         write_line(line, len);

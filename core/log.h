@@ -15,6 +15,9 @@ enum pl_log_level { PL_LOG_ERROR, PL_LOG_WARN, PL_LOG_INFO, PL_LOG_DEBUG };
 void pl_log_set_level(enum pl_log_level level);
 /** Level from its name ("error", "warn", "info", "debug"); -1 when unknown. */
 int pl_log_level_from_name(const char *name);
+/** From now on lines are JSON objects with time, level, message, or, as at first, text. At start.
+ */
+void pl_log_set_json(bool on);
 /** From now on lines (without line feed) go to `write` instead of stderr; NULL: to stderr. For
  *  commands that play requests on one thread. */
 void pl_log_set_sink(void (*write)(const char *line, size_t len, void *arg), void *arg);

@@ -284,11 +284,32 @@ static void test_a_sink_gets_lines_instead_of_stderr(void **state)
     assert_string_equal("1970-01-01T00:00:00.001Z warn  one 1?", kept);
 }
 
+static void test_lines_in_json(void **state)
+{
+    struct capture *capture = *state;
+    char long_text[3000];
+    memset(long_text, '"', sizeof(long_text));
+    long_text[sizeof(long_text) - 1] = '\0';
+    pl_log_set_json(true);
+    capture_start(capture);
+    pl_log(PL_LOG_WARN, "a \"b\" \\ \n \xff \xc3\xa9");
+    capture_stop(capture);
+    assert_matches(capture->text,
+                   "^[{]\"time\":\"[-0-9]{10}T[0-9:.]{12}Z\",\"level\":\"warn\","
+                   "\"message\":\"a \\\\\"b\\\\\" \\\\\\\\ [?] [?] \xc3\xa9\"[}]\n$");
+    capture_start(capture);
+    pl_log(PL_LOG_WARN, "%s", long_text);
+    capture_stop(capture);
+    pl_log_set_json(false);
+    assert_matches(capture->text, "\\\\\"\"[}]\n$"); /* the last one is escaped, then the end */
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         TEST(test_a_sink_gets_lines_instead_of_stderr),
         TEST(test_a_line),
+        TEST(test_lines_in_json),
         TEST(test_level_names_line_up),
         TEST(test_levels_above_the_set_one_are_dropped),
         TEST(test_level_from_name),

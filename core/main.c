@@ -24,6 +24,7 @@ static const char help_text[] =
     "      --listen ADDR:PORT  instead of listen.address (port 0 picks one)\n"
     "      --admin ADDR:PORT   instead of admin.address; or unix:/PATH\n"
     "      --workers N         instead of workers (0: one per core)\n"
+    "      --log-format F      json or text, of the access log and of the log on stderr\n"
     "      --watch             reload when the files have changed\n"
     "  perilune check [DIR]    check gateway.lua and its policies; exit status 1 if anything is "
     "wrong\n"
@@ -38,6 +39,7 @@ static const char help_text[] =
     "  perilune help\n"
     "\n"
     "SIGHUP, or POST /admin/reload: read DIR again; requests in flight end as they began.\n"
+    "SIGUSR1: open the access log's file again.\n"
     "SIGTERM or SIGINT: stop accepting, finish what is in flight (at most `drain`), exit 0;\n"
     "a second one ends at once.\n";
 
@@ -72,6 +74,14 @@ static int parse_workers(const char *text, int *workers)
     return PL_OK;
 }
 
+static int parse_log_format(const char *text, int *format)
+{
+    if (strcmp(text, "json") != 0 && strcmp(text, "text") != 0)
+        return PL_ERR_SYNTAX;
+    *format = strcmp(text, "text") == 0;
+    return PL_OK;
+}
+
 /* What `run` and `check` are told. */
 struct arguments {
     const char *directory;
@@ -83,7 +93,7 @@ struct arguments {
 static int parse_option(const char *name, const char *value, struct pl_config_overrides *out)
 {
     if (strcmp(name, "--listen") != 0 && strcmp(name, "--admin") != 0 &&
-        strcmp(name, "--workers") != 0)
+        strcmp(name, "--workers") != 0 && strcmp(name, "--log-format") != 0)
         return usage_error("unknown option %s", name);
     if (!value)
         return usage_error("%s needs a value", name);
@@ -91,6 +101,10 @@ static int parse_option(const char *name, const char *value, struct pl_config_ov
         return parse_workers(value, &out->workers) == PL_OK
                    ? 0
                    : usage_error("--workers: a number within 0..256 is expected, not '%s'", value);
+    if (strcmp(name, "--log-format") == 0)
+        return parse_log_format(value, &out->log_format) == PL_OK
+                   ? 0
+                   : usage_error("--log-format: json or text is expected, not '%s'", value);
     bool is_listen = strcmp(name, "--listen") == 0;
     char **address = is_listen ? &out->listen_address : &out->admin_address;
     free(*address);
@@ -107,7 +121,8 @@ static int parse_option(const char *name, const char *value, struct pl_config_ov
 static int parse_arguments(int count, char **texts, bool options, struct arguments *out)
 {
     bool has_directory = false;
-    *out = (struct arguments){.directory = "policies", .overrides = {.workers = -1}};
+    *out =
+        (struct arguments){.directory = "policies", .overrides = {.workers = -1, .log_format = -1}};
     for (int i = 0; i < count; i++) {
         char *text = texts[i];
         if (options && strcmp(text, "--watch") == 0) {
@@ -194,7 +209,7 @@ static int command_sim(int count, char **arguments)
         free(problems);
         return status;
     }
-    struct pl_process_options options = {.overrides = {.workers = -1}};
+    struct pl_process_options options = {.overrides = {.workers = -1, .log_format = -1}};
     return pl_process_run(config, &options);
 }
 

@@ -20,7 +20,8 @@ struct check {
     struct pl_attempt *attempt; /* NULL between two checks */
     struct event timer;
     char *head; /* of the request, made once, without its credential and its end */
-    struct iovec pieces[4];
+    struct iovec pieces[6];
+    size_t piece_count;
     int status;          /* of the answer, 0 before its head */
     uint32_t good_count; /* in a row */
 };
@@ -37,7 +38,7 @@ struct pl_prober {
 static char *make_head(const struct pl_provider *provider)
 {
     const struct pl_active_check *rules = &provider->check;
-    const struct pl_headers *lists[] = {&provider->headers, &rules->headers};
+    const struct pl_headers *lists[] = {&provider->headers, &provider->defaults, &rules->headers};
     char *head = NULL;
     size_t len;
     FILE *out = open_memstream(&head, &len);
@@ -153,19 +154,21 @@ static void on_done(struct pl_attempt *attempt, enum pl_failure failure, void *a
 /* The head, the credential of this check, the end. Any key that is accepted will do. */
 static void lay_out(struct check *self)
 {
-    static char name[] = "Authorization: ", end[] = "\r\n\r\n";
+    static char colon[] = ": ", end[] = "\r\n\r\n";
     const struct pl_provider *provider = self->provider;
-    self->pieces[0] = (struct iovec){self->head, strlen(self->head)};
-    self->pieces[1] = (struct iovec){name, 0};
-    self->pieces[2] = (struct iovec){name, 0};
-    self->pieces[3] = (struct iovec){end + 2, 2};
-    if (provider->key_count == 0)
-        return;
-    size_t key = pl_keys_pick(provider, self->topology->health, 0, pl_now_ms());
-    char *value = provider->keys[key].authorization;
-    self->pieces[1] = (struct iovec){name, sizeof(name) - 1};
-    self->pieces[2] = (struct iovec){value, strlen(value)};
-    self->pieces[3] = (struct iovec){end, 4};
+    size_t count = 0;
+    self->pieces[count++] = (struct iovec){self->head, strlen(self->head)};
+    if (provider->key_count > 0) {
+        size_t key = pl_keys_pick(provider, self->topology->health, 0, pl_now_ms());
+        const char *value = provider->keys[key].value;
+        self->pieces[count++] =
+            (struct iovec){(char *)provider->key_header, strlen(provider->key_header)};
+        self->pieces[count++] = (struct iovec){colon, 2};
+        self->pieces[count++] = (struct iovec){(char *)value, strlen(value)};
+        self->pieces[count++] = (struct iovec){end, 2};
+    }
+    self->pieces[count++] = (struct iovec){end, 2};
+    self->piece_count = count;
 }
 
 static void on_timer(evutil_socket_t fd, short what, void *arg)
@@ -178,7 +181,7 @@ static void on_timer(evutil_socket_t fd, short what, void *arg)
     uint32_t timeout_ms = self->provider->check.timeout_ms;
     lay_out(self);
     struct pl_attempt_request request = {.pieces = self->pieces,
-                                         .piece_count = PL_COUNT(self->pieces),
+                                         .piece_count = self->piece_count,
                                          .is_head =
                                              strcmp(self->provider->check.method, "HEAD") == 0};
     struct pl_attempt_limits limits = {
@@ -235,7 +238,7 @@ static bool has_same_keys(const struct pl_provider *a, const struct pl_provider 
     if (a->key_count != b->key_count)
         return false;
     for (size_t i = 0; i < a->key_count; i++) {
-        if (strcmp(a->keys[i].authorization, b->keys[i].authorization) != 0)
+        if (strcmp(a->keys[i].value, b->keys[i].value) != 0)
             return false;
     }
     return true;

@@ -9,6 +9,7 @@
 #include "log.h"
 #include "probe.h"
 #include "reload.h"
+#include "sink.h"
 #include "watchdog.h"
 #include "worker.h"
 #include <event2/event.h>
@@ -24,7 +25,7 @@
 #define WATCH_INTERVAL_MS 100
 #define WATCH_BURSTS      20   /* so many times its budget is a stall */
 #define WATCH_MIN_MS      1000 /* but not less: a busy machine may well take a while */
-#define FLUSH_MS          1000 /* for the last spans, when all else has ended */
+#define FLUSH_MS          1000 /* for the last spans, and for the last lines of the access log */
 #define EXIT_FAILED       1
 
 struct process {
@@ -43,6 +44,7 @@ struct process {
     struct event *watch_timer;
     struct pl_metrics *metrics; /* NULL: a simulator */
     struct pl_recent *recent;   /* NULL: a simulator */
+    struct pl_sink *access_log; /* NULL: there is none */
     struct pl_spans *spans;     /* NULL as well */
     struct pl_exporter *exporter;
 };
@@ -90,6 +92,15 @@ static void on_hangup(evutil_socket_t signal_number, short what, void *arg)
     struct process *self = arg;
     struct pl_reload_request request = {.kind = PL_RELOAD_LOAD, .by = "SIGHUP"};
     pl_reload_ask(self->reload, &request, NULL, NULL);
+}
+
+static void on_reopen_signal(evutil_socket_t signal_number, short what, void *arg)
+{
+    (void)signal_number;
+    (void)what;
+    struct process *self = arg;
+    if (self->access_log)
+        pl_sink_reopen(self->access_log);
 }
 
 /* ---- the end ---- */
@@ -153,6 +164,8 @@ static int start_workers(struct process *self)
             pl_worker_measure(self->workers[i], self->metrics, (size_t)i);
         if (config->recent_count > 0)
             pl_worker_keep(self->workers[i], self->recent);
+        if (self->access_log)
+            pl_worker_log(self->workers[i], self->access_log);
         pl_worker_trace(self->workers[i], self->spans);
         pl_reload_add_worker(self->reload, self->workers[i]);
     }
@@ -190,6 +203,7 @@ static int start_admin(struct process *self)
     struct pl_admin_parts parts = {.reload = self->reload,
                                    .recent = self->recent,
                                    .metrics = self->metrics,
+                                   .access_log = self->access_log,
                                    .spans = self->spans,
                                    .workers = self->workers,
                                    .worker_count = (size_t)self->worker_count,
@@ -231,6 +245,7 @@ static void block_stop_signals(int how)
     sigaddset(&set, SIGINT);
     sigaddset(&set, SIGTERM);
     sigaddset(&set, SIGHUP);
+    sigaddset(&set, SIGUSR1);
     pthread_sigmask(how, &set, NULL);
 }
 
@@ -244,21 +259,24 @@ static int run_until_done(struct process *self)
     struct event *sigint = evsignal_new(self->base, SIGINT, on_stop_signal, self);
     struct event *sigterm = evsignal_new(self->base, SIGTERM, on_stop_signal, self);
     struct event *sighup = evsignal_new(self->base, SIGHUP, on_hangup, self);
+    struct event *sigusr1 = evsignal_new(self->base, SIGUSR1, on_reopen_signal, self);
     struct event *done =
         event_new(self->base, joiner.done_fds[0], EV_READ, on_workers_done, self->base);
     event_add(sigint, NULL);
     event_add(sigterm, NULL);
     if (self->options->directory) /* else it ends a simulator, as it does any program */
         event_add(sighup, NULL);
+    if (self->options->directory)
+        event_add(sigusr1, NULL);
     if (self->options->watch)
         pl_reload_watch(self->reload);
     event_add(done, NULL);
+    announce(self); /* before anyone else writes to standard output; the sockets listen already */
     block_stop_signals(SIG_BLOCK); /* the threads inherit it */
     for (int i = 0; i < self->worker_count; i++)
         pl_worker_start(self->workers[i]);
     bool joining = pthread_create(&thread, NULL, join_workers, &joiner) == 0;
     block_stop_signals(SIG_UNBLOCK);
-    announce(self);
     if (joining) {
         event_base_dispatch(self->base);
         pthread_join(thread, NULL);
@@ -269,6 +287,7 @@ static int run_until_done(struct process *self)
     event_free(sigint);
     event_free(sigterm);
     event_free(sighup);
+    event_free(sigusr1);
     event_free(done);
     close(joiner.done_fds[0]);
     return joining ? 0 : EXIT_FAILED;
@@ -323,6 +342,19 @@ static int process_init(struct process *self, struct pl_config *config,
         return PL_OK;
     fprintf(stderr, "perilune: %s\n", error);
     return PL_ERR_SYNTAX;
+}
+
+static int open_access_log(struct process *self)
+{
+    const char *path = self->config->access_log_path;
+    char error[512];
+    if (self->config->is_simulator || !path)
+        return PL_OK;
+    self->access_log = pl_sink_new(path, error, sizeof(error));
+    if (self->access_log)
+        return PL_OK;
+    fprintf(stderr, "perilune: access_log.path: %s\n", error);
+    return PL_ERR_SYSTEM;
 }
 
 static int start_checks(struct process *self)
@@ -382,6 +414,7 @@ static void process_deinit(struct process *self)
     pl_config_unref(self->config);
     pl_reload_free(self->reload);
     free_workers(self);
+    pl_sink_free(self->access_log, FLUSH_MS);
     event_base_loop(self->base, EVLOOP_NONBLOCK); /* what was freed lets go in one more turn */
     event_base_free(self->base);
     pl_metrics_free(self->metrics);
@@ -396,8 +429,10 @@ int pl_process_run(struct pl_config *config, const struct pl_process_options *op
     signal(SIGPIPE, SIG_IGN);
     raise_file_limit();
     pl_log_set_level((enum pl_log_level)config->log_level);
-    if (process_init(&process, config, options) == PL_OK && start_admin(&process) == PL_OK &&
-        start_checks(&process) == PL_OK && start_workers(&process) == PL_OK) {
+    pl_log_set_json(options->overrides.log_format == 0);
+    if (process_init(&process, config, options) == PL_OK && open_access_log(&process) == PL_OK &&
+        start_admin(&process) == PL_OK && start_checks(&process) == PL_OK &&
+        start_workers(&process) == PL_OK) {
         start_watchdog(&process);
         status = run_until_done(&process);
     }

@@ -65,27 +65,6 @@ static void put_hex16(struct pl_record_text *self, uint64_t number)
     self->len += 16;
 }
 
-static bool is_tail(unsigned char byte)
-{
-    return (byte & 0xc0) == 0x80;
-}
-
-/* How long the character at `at` is; 0: what stands there is not UTF-8 (RFC 3629). */
-static size_t character_bytes(const unsigned char *at, size_t left)
-{
-    unsigned char lead = at[0];
-    size_t len = lead < 0x80 ? 1 : lead < 0xc2 ? 0 : lead < 0xe0 ? 2 : lead < 0xf0 ? 3 : 4;
-    if (lead > 0xf4 || len == 0 || len > left)
-        return 0;
-    for (size_t i = 1; i < len; i++) {
-        if (!is_tail(at[i]))
-            return 0;
-    }
-    bool overlong = (lead == 0xe0 && at[1] < 0xa0) || (lead == 0xf0 && at[1] < 0x90);
-    bool surrogate = lead == 0xed && at[1] > 0x9f;
-    return overlong || surrogate || (lead == 0xf4 && at[1] > 0x8f) ? 0 : len;
-}
-
 static bool is_plain(unsigned char byte)
 {
     return byte >= 0x20 && byte < 0x7f && byte != '"' && byte != '\\';
@@ -105,43 +84,43 @@ static void put_escaped(struct pl_record_text *self, unsigned char byte)
     put(self, text, form ? 2 : 6);
 }
 
-/* One character that does not stand for itself, or a run of them that does; how long it is. */
-static size_t put_run(struct pl_record_text *self, const unsigned char *at, size_t left)
+/* One character that does not stand for itself, or a run of them that does; how long it is.
+ * `*left_bytes` is what may still be said, without escapes: it ends the text when it runs out. */
+static size_t put_run(struct pl_record_text *self, const unsigned char *at, size_t left,
+                      size_t *left_bytes)
 {
-    size_t len = 0;
-    while (len < left && is_plain(at[len]))
+    size_t len = 0, said, max = PL_MIN(left, *left_bytes);
+    while (len < max && is_plain(at[len]))
         len++;
     if (len > 0) {
         put(self, (const char *)at, len);
-    } else if (at[0] < 0x80) {
-        put_escaped(self, at[0]);
-        len = 1;
-    } else if ((len = character_bytes(at, left)) > 0) {
-        put(self, (const char *)at, len);
-    } else {
-        PUT(self, "\xEF\xBF\xBD");
-        len = 1;
+        *left_bytes -= len;
+        return len;
     }
-    return len;
-}
-
-/* Where a text is cut: not within a character. */
-static size_t cut_at(struct pl_str text, size_t max_bytes)
-{
-    size_t len = max_bytes;
-    for (size_t back = 0; back < 3 && len > 0 && is_tail((unsigned char)text.data[len]); back++)
-        len--;
-    return len;
+    len = pl_utf8_bytes((const char *)at, left);
+    said = len > 0 ? len : 3; /* of U+FFFD */
+    if (said > *left_bytes) {
+        *left_bytes = 0;
+        return 0;
+    }
+    *left_bytes -= said;
+    if (len == 1)
+        put_escaped(self, at[0]);
+    else if (len > 0)
+        put(self, (const char *)at, len);
+    else
+        PUT(self, "\xEF\xBF\xBD");
+    return PL_MAX(len, (size_t)1);
 }
 
 void pl_record_put_string(struct pl_record_text *self, struct pl_str text, size_t max_bytes)
 {
     const unsigned char *at = (const unsigned char *)text.data;
-    size_t len = text.len > max_bytes ? cut_at(text, max_bytes) : text.len;
+    size_t done = 0, left_bytes = max_bytes;
     PUT(self, "\"");
-    for (size_t done = 0; done < len;)
-        done += put_run(self, at + done, len - done);
-    if (len < text.len)
+    while (done < text.len && left_bytes > 0)
+        done += put_run(self, at + done, text.len - done, &left_bytes);
+    if (done < text.len)
         PUT(self, "\xE2\x80\xA6");
     PUT(self, "\"");
 }
@@ -271,13 +250,15 @@ static void put_gen_ai(struct pl_record_text *self, const struct pl_record *reco
 
 static void put_trace(struct pl_record_text *self, const struct pl_trace *trace)
 {
-    if (trace->span_id == 0)
+    if (trace->id_high == 0 && trace->id_low == 0)
         return;
     PUT(self, ",\"trace_id\":\"");
     put_hex16(self, trace->id_high);
     put_hex16(self, trace->id_low);
-    PUT(self, "\",\"span_id\":\"");
-    put_hex16(self, trace->span_id);
+    if (trace->span_id != 0) {
+        PUT(self, "\",\"span_id\":\"");
+        put_hex16(self, trace->span_id);
+    }
     PUT(self, "\"");
 }
 

@@ -34,7 +34,7 @@ void pl_record_put_plain(struct pl_record_text *self, const struct pl_record *re
 
 /** Appends bytes as they are. */
 void pl_record_put(struct pl_record_text *self, const char *data, size_t len);
-/** Appends a JSON string of at most `max_bytes` of `text`. */
+/** Appends a JSON string that says at most `max_bytes` of `text`, and then "…". */
 void pl_record_put_string(struct pl_record_text *self, struct pl_str text, size_t max_bytes);
 
 #endif

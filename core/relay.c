@@ -182,6 +182,7 @@ static void pause_for_client(struct pl_request *self)
 
 static void write_client(struct pl_request *self, const char *data, size_t len)
 {
+    pl_request_note_answer(self, data, len);
     if (len > 0 && !pl_exchange_write(self->exchange, data, len))
         pause_for_client(self);
 }
@@ -201,6 +202,45 @@ static void write_held(struct pl_request *self, size_t len)
     }
 }
 
+/* Passes on whole events, but for the one with token counts that only we have asked for. */
+static void write_events(struct pl_request *self, const char *data, size_t len)
+{
+    struct pl_try *try = self->current;
+    size_t at = 0, from = 0;
+    if (!try->hides_usage) {
+        write_client(self, data, len);
+        return;
+    }
+    if (try->hidden_ends_in_cr && data[0] == '\n')
+        at = from = 1;
+    try->hidden_ends_in_cr = false;
+    while (at < len) {
+        size_t part = pl_usage_event_length(data + at, len - at);
+        if (pl_usage_event_is_extra(data + at, part)) {
+            write_client(self, data + from, at - from);
+            from = at + part;
+            try->hidden_ends_in_cr = from == len && data[from - 1] == '\r';
+        }
+        at += part;
+    }
+    write_client(self, data + from, len - from);
+}
+
+/* The same of the first `len` held bytes. */
+static void write_held_events(struct pl_request *self, size_t len)
+{
+    struct evbuffer *held = self->current->response.held;
+    if (!self->current->hides_usage || len == 0) {
+        write_held(self, len);
+        return;
+    }
+    const char *data = (const char *)evbuffer_pullup(held, (ev_ssize_t)len);
+    if (!data)
+        abort();
+    write_events(self, data, len);
+    evbuffer_drain(held, len);
+}
+
 static size_t held_bytes(const struct pl_response *response)
 {
     return response->held ? evbuffer_get_length(response->held) : 0;
@@ -217,10 +257,14 @@ static void relay_events(struct pl_request *self, const char *data, size_t len)
 {
     struct pl_response *response = &self->current->response;
     size_t whole = pl_sse_feed(&response->sse, data, len);
-    if (whole > 0) {
+    if (whole > 0 && self->current->hides_usage && held_bytes(response) > 0) {
+        pl_response_hold(response, data, whole);
+        write_held_events(self, held_bytes(response));
+        drop_held(response);
+    } else if (whole > 0) {
         write_held(self, held_bytes(response));
         drop_held(response);
-        write_client(self, data, whole);
+        write_events(self, data, whole);
     }
     if (whole == len)
         return;
@@ -238,21 +282,26 @@ void pl_request_relay_bytes(struct pl_request *self, const char *data, size_t le
         write_client(self, data, len);
 }
 
+static bool is_timeout(enum pl_failure failure)
+{
+    return failure >= PL_FAIL_TIMEOUT_CONNECT && failure <= PL_FAIL_TIMEOUT_DEADLINE;
+}
+
 /* The last event of a stream that will not end well, so that the client's library raises. */
 static void write_error_event(struct pl_request *self, enum pl_failure failure)
 {
-    char message[256], event[512];
+    char message[256];
     snprintf(message, sizeof(message), "The stream from %s ended early: %s",
              self->current->target->name, pl_failure_name(failure));
-    size_t json_len;
-    char *json = pl_json_encode_string(message, strlen(message), &json_len);
-    int n = snprintf(event, sizeof(event),
-                     "data: {\"error\":{\"message\":%s,\"type\":\"upstream_error\",\"param\":null,"
-                     "\"code\":\"%s\"}}\n\n",
-                     json, pl_failure_name(failure));
-    free(json);
-    if (n > 0 && (size_t)n < sizeof(event))
-        write_client(self, event, (size_t)n);
+    struct pl_client_error error = {.status = is_timeout(failure) ? 504 : 502,
+                                    .message = pl_str_of(message),
+                                    .code = pl_failure_name(failure),
+                                    .request_id = self->id};
+    size_t len;
+    char *event =
+        pl_client_error_event(self->dialect, &error, self->current->response.sse.event_count, &len);
+    write_client(self, event, len);
+    free(event);
 }
 
 /* A stream framed by the close of the connection is whole only if it says so itself. */
@@ -270,7 +319,10 @@ static void end_relay(struct pl_request *self, enum pl_failure failure)
     response->failure = failure;
     pl_try_leave(self->current);
     if (failure == PL_FAIL_NONE) {
-        write_held(self, held_bytes(response));
+        if (response->is_sse)
+            write_held_events(self, held_bytes(response));
+        else
+            write_held(self, held_bytes(response));
         self->exchange = NULL;
         pl_exchange_end(exchange);
         return;
@@ -285,6 +337,7 @@ static void end_relay(struct pl_request *self, enum pl_failure failure)
     if (response->is_sse)
         write_error_event(self, failure);
     self->broken = true;
+    snprintf(self->reason, sizeof(self->reason), "%s", pl_failure_name(failure));
     self->exchange = NULL;
     pl_exchange_abort(exchange, false);
 }
@@ -343,7 +396,7 @@ bool pl_request_relay(struct pl_request *self)
     pl_exchange_start(self->exchange, response->status, answer_headers(self, &response->headers),
                       declared_length(response));
     if (response->is_sse) {
-        write_held(self, response->held_whole_bytes);
+        write_held_events(self, response->held_whole_bytes);
         if (held_bytes(response) == 0)
             drop_held(response);
         forget_request(self);
@@ -370,27 +423,37 @@ void pl_request_respond(struct pl_request *self, int status, const struct pl_hea
     self->committed = true;
     self->status = status;
     self->exchange = NULL;
+    pl_request_note_answer(self, body, len);
     pl_exchange_reply(exchange, status, answer_headers(self, headers), body, len);
 }
 
-void pl_request_fail(struct pl_request *self, int status, const char *type, const char *code,
-                     const char *message)
+void pl_request_fail_with(struct pl_request *self, struct pl_client_error *error,
+                          const struct pl_headers *headers)
 {
-    char body[1024];
-    size_t json_len;
-    struct pl_headers headers;
-    char *json = pl_json_encode_string(message, strlen(message), &json_len);
-    int len =
-        snprintf(body, sizeof(body),
-                 "{\"error\":{\"message\":%s,\"type\":\"%s\",\"param\":null,\"code\":\"%s\"}}",
-                 json, type, code);
-    free(json);
-    assert(len > 0 && (size_t)len < sizeof(body));
+    struct pl_headers all;
+    size_t len;
+    error->request_id = self->id;
+    self->failed |= error->status >= 500;
+    if (error->code)
+        snprintf(self->reason, sizeof(self->reason), "%s", error->code);
+    char *body = pl_client_error_body(self->dialect, error, &len);
+    pl_headers_init(&all);
+    if (headers)
+        pl_headers_copy(&all, headers);
+    if (pl_headers_count(&all, PL_STR("Content-Type")) == 0)
+        add_header(&all, PL_STR("Content-Type"), PL_STR("application/json"));
+    if (self->dialect == PL_DIALECT_ANTHROPIC)
+        add_header(&all, PL_STR("request-id"), pl_str_of(self->id));
+    pl_request_respond(self, error->status, &all, body, len);
+    pl_headers_deinit(&all);
+    free(body);
+}
+
+void pl_request_fail(struct pl_request *self, int status, const char *code, const char *message)
+{
+    struct pl_client_error error = {.status = status, .message = pl_str_of(message), .code = code};
     self->failed = true;
-    pl_headers_init(&headers);
-    add_header(&headers, PL_STR("Content-Type"), PL_STR("application/json"));
-    pl_request_respond(self, status, &headers, body, (size_t)len);
-    pl_headers_deinit(&headers);
+    pl_request_fail_with(self, &error, NULL);
 }
 
 void pl_request_start_answer(struct pl_request *self, int status, const struct pl_headers *headers)

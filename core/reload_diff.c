@@ -117,6 +117,8 @@ static void compare_started(struct pl_reload_diff *self, const struct pl_config 
         self->restart[count++] = "admin.recent";
     if (started->workers != after->workers)
         self->restart[count++] = "workers";
+    if (!is_same_text(started->access_log_path, after->access_log_path))
+        self->restart[count++] = "access_log.path";
     self->restart[count] = NULL;
 }
 

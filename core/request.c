@@ -32,13 +32,14 @@ static void request_free(struct pl_request *self)
     pl_try_deinit(&self->own_try);
     free(self->edits);
     free(self->trail);
-    free(self->origin.text);
+    free(self->origin);
     free(self);
 }
 
-static void break_off(struct pl_request *self)
+static void break_off(struct pl_request *self, const char *reason)
 {
     self->killed = true;
+    snprintf(self->reason, sizeof(self->reason), "%s", reason);
     if (self->exchange)
         pl_request_abort(self, true);
     pl_request_end(self);
@@ -48,7 +49,7 @@ void pl_runtime_end_all(struct pl_runtime *self)
 {
     struct pl_request *request;
     while ((request = TAILQ_FIRST(&self->active)))
-        break_off(request);
+        break_off(request, self->kill_reason ? self->kill_reason : "stop");
 }
 
 void pl_runtime_end_generation(struct pl_runtime *self, const struct pl_generation *generation)
@@ -57,7 +58,7 @@ void pl_runtime_end_generation(struct pl_runtime *self, const struct pl_generati
     for (request = TAILQ_FIRST(&self->active); request; request = next) {
         next = TAILQ_NEXT(request, link);
         if (request->generation == generation)
-            break_off(request);
+            break_off(request, "reload");
     }
 }
 
@@ -203,6 +204,7 @@ static int read_multipart(struct pl_request *self, char *error, size_t error_siz
 static int read_body(struct pl_request *self, char *error, size_t error_size)
 {
     self->body = pl_exchange_body(self->exchange);
+    self->request_body_bytes = self->body.len;
     if (self->runtime->is_simulator)
         return PL_OK;
     self->body_kind = body_kind(self->body, pl_exchange_headers(self->exchange));
@@ -277,14 +279,17 @@ void pl_request_begin(struct pl_exchange *exchange, void *runtime)
     char error[256];
     self->exchange = exchange;
     take_id(self, pl_exchange_headers(exchange));
+    pl_request_note_origin(self);
+    self->dialect =
+        pl_client_error_dialect(pl_exchange_path(exchange), pl_exchange_headers(exchange));
     pl_request_begin_trace(self);
     if (has_dot_segment(pl_exchange_path(exchange))) {
-        pl_request_fail(self, 400, "invalid_request_error", "invalid_path",
-                        "The path has '.' or '..' segments.");
+        pl_request_fail(self, 400, "invalid_path", "The path has '.' or '..' segments.");
     } else if (read_body(self, error, sizeof(error)) != PL_OK) {
-        pl_request_fail(self, 400, "invalid_request_error", "invalid_body", error);
+        pl_request_fail(self, 400, "invalid_body", error);
     } else {
         pl_exchange_set_ops(exchange, &exchange_ops, self);
+        pl_request_note_body(self);
         pl_request_run_policy(self);
         return;
     }
@@ -426,6 +431,7 @@ static void count_end(const struct pl_request *self)
 /* What the next request must not find in the record. */
 static void forget(struct pl_request *self)
 {
+    pl_request_forget_notes(self);
     free(self->model);
     free(self->route);
     self->model = self->route = NULL;

@@ -19,7 +19,9 @@
 #ifndef PL_REQUEST_H
 #define PL_REQUEST_H
 
+#include "access_log.h"
 #include "base.h"
+#include "client_error.h"
 #include "coroutine.h"
 #include "generation.h"
 #include "json.h"
@@ -35,13 +37,13 @@
 #include "trace.h"
 #include "transport.h"
 #include "try.h"
+#include "usage_event.h"
 #include "watchdog.h"
 #include <sys/queue.h>
 
-#define PL_REQUEST_ORIGIN_MAX_BYTES 1024 /* of a path that is kept for the record */
-#define PL_REQUEST_ID_MAX           128
-#define PL_REQUEST_EDITS_MAX        64
-#define PL_REQUEST_EDITS_MAX_BYTES  (16u * 1024 * 1024)
+#define PL_REQUEST_ID_MAX          128
+#define PL_REQUEST_EDITS_MAX       64
+#define PL_REQUEST_EDITS_MAX_BYTES (16u * 1024 * 1024)
 
 /** What the policy of a request waits for. */
 enum pl_wait {
@@ -51,12 +53,6 @@ enum pl_wait {
     PL_WAIT_RELAY,    /* the end of the answer that is being relayed */
     PL_WAIT_WRITABLE, /* the client to take what the policy has written */
     PL_WAIT_TIMER,    /* a sleep */
-};
-
-/** Method, path and client of a request whose trace is sampled, one after the other. */
-struct pl_request_origin {
-    char *text;
-    size_t cap, lens[3];
 };
 
 /** When an answer that streams is one, and what of others is looked into; from the route. */
@@ -82,6 +78,7 @@ struct pl_request {
     struct pl_coroutine coroutine;
     enum pl_wait wait;
     char id[PL_REQUEST_ID_MAX + 1];
+    enum pl_dialect dialect; /* of errors of ours */
     char *route;             /* for the log */
     const char *policy;      /* its name, a string of the VM; NULL before there is a route */
     const char *model_match; /* the route's pattern, the same; NULL: it has none */
@@ -103,7 +100,6 @@ struct pl_request {
     struct pl_trail_entry *trail;      /* grown by need, up to PL_TRAIL_MAX */
     size_t trail_count, trail_cap;
     struct pl_trace trace; /* all 0: none */
-    struct pl_request_origin origin;
 
     uint64_t start_ms, deadline_ms; /* deadline_ms 0: none */
     uint64_t route_deadline_ms;     /* as the route says, from the start on; 0: no route yet */
@@ -122,6 +118,13 @@ struct pl_request {
     bool relayed;              /* the answer is that of the last try */
     bool failed;               /* it got an error of ours */
     bool killed;               /* it was ended from outside */
+    char reason[32];           /* why it has no whole answer, a code; "": not told */
+    char *origin;              /* copies of method, path and peer, which outlive the exchange */
+    size_t origin_cap;
+    struct pl_str method, path, peer;
+    uint64_t request_body_bytes, response_body_bytes;
+    char *request_text, *response_text; /* first bytes of the bodies, for the access log, or NULL */
+    size_t request_text_len, response_text_len;
     enum pl_policy_fault policy_fault; /* the first that its policy did, or NONE */
     uint32_t fault_ms;                 /* how long after the request's start that was */
     size_t fault_trail_index;          /* and after how many tries */
@@ -150,6 +153,8 @@ struct pl_runtime {
     size_t worker_index;               /* ... and as whose */
     struct pl_recent *recent;          /* where they are kept for a while, or NULL */
     struct pl_record_text record_text; /* the one at hand */
+    struct pl_access_log *access_log;  /* that of this worker, or NULL */
+    const char *kill_reason;           /* why all are broken off, if not by a stop at once */
     struct pl_spans *spans;            /* where the spans of sampled ones go, or NULL */
     struct pl_otlp_text span_text;     /* in which they are written */
     bool is_simulator;                 /* bodies are its own to check, answers its own to label */
@@ -235,10 +240,18 @@ bool pl_request_collect(struct pl_request *self);
 
 /* ---- request_record.c ---- */
 
-/** Tells the metrics of a request that ends. Its tries must have ended. */
+/** Keeps what is told of the request at its end and does not last that long. */
+void pl_request_note_origin(struct pl_request *self);
+/** The same of its body, as far as the access log wants it. */
+void pl_request_note_body(struct pl_request *self);
+/** Bytes of the answer's body, on their way to the client. */
+void pl_request_note_answer(struct pl_request *self, const char *data, size_t len);
+/** Tells metrics and access log of a request that ends. Its tries must have ended. */
 void pl_request_count(struct pl_request *self);
+/** Lets go of what was kept for that. */
+void pl_request_forget_notes(struct pl_request *self);
 /** The server has refused what came in place of a request. `runtime` is the worker's. */
-void pl_request_refused(int status, const char *reason, void *runtime);
+void pl_request_refused(const struct pl_refusal *refusal, void *runtime);
 /** The outcome class of a failure, which is not NONE. */
 enum pl_class pl_request_class_of(enum pl_failure failure);
 
@@ -246,9 +259,6 @@ enum pl_class pl_request_class_of(enum pl_failure failure);
 
 /** Goes on with the client's trace, or begins one. */
 void pl_request_begin_trace(struct pl_request *self);
-/** What the record has of the trace, and what only sampled requests remember. Texts are borrowed.
- *  The duration must be known. */
-void pl_request_fill_trace(const struct pl_request *self, struct pl_record *out);
 
 /* ---- relay.c ---- */
 
@@ -261,9 +271,11 @@ void pl_request_relay_done(struct pl_request *self, enum pl_failure failure);
 /** Whole answer made here. `headers` may be NULL; x-request-id and the trail are added. */
 void pl_request_respond(struct pl_request *self, int status, const struct pl_headers *headers,
                         const char *body, size_t len);
-/** OpenAI-form error answer. */
-void pl_request_fail(struct pl_request *self, int status, const char *type, const char *code,
-                     const char *message);
+/** Error answer in the client's dialect: what went wrong in the gateway or in its policy. */
+void pl_request_fail(struct pl_request *self, int status, const char *code, const char *message);
+/** The same, said by a policy or by the library. request_id is filled in; `headers` may be NULL. */
+void pl_request_fail_with(struct pl_request *self, struct pl_client_error *error,
+                          const struct pl_headers *headers);
 /** Head of a streamed answer made by the policy. */
 void pl_request_start_answer(struct pl_request *self, int status, const struct pl_headers *headers);
 /** Breaks the client's connection. */

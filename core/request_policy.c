@@ -86,10 +86,10 @@ static void answer_for_policy_error(struct pl_request *self)
     if (self->committed)
         pl_request_abort(self, false);
     else if (self->past_deadline)
-        pl_request_fail(self, 504, "timeout_error", "timeout_deadline",
+        pl_request_fail(self, 504, "timeout_deadline",
                         "The request's deadline passed before there was an answer.");
     else
-        pl_request_fail(self, 500, "server_error", "policy_error",
+        pl_request_fail(self, 500, "policy_error",
                         "The gateway's policy failed while it handled this request.");
 }
 

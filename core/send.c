@@ -29,6 +29,7 @@ void pl_try_deinit(struct pl_try *self)
     pl_json_splice_deinit(&self->splice);
     pl_headers_deinit(&self->response.headers);
     free(self->response.detail);
+    free(self->stream_options);
     free(self->head);
     free(self->pieces);
 }
@@ -177,6 +178,8 @@ void pl_try_drop(struct pl_try *self)
     pl_try_cancel(self);
     pl_try_leave(self);
     reset_response(self);
+    free(self->stream_options);
+    self->stream_options = NULL;
     self->trail_index = PL_NO_TRAIL_ENTRY;
     self->is_judged = false;
     self->key_is_marked = false;
@@ -197,6 +200,9 @@ static void judged(struct pl_try *self)
 static void judged_without_answer(struct pl_try *self, enum pl_failure failure, const char *detail)
 {
     struct pl_response *response = &self->response;
+    struct pl_trail_entry *entry = pl_try_entry(self);
+    if (!entry->detail && detail[0] != '\0')
+        entry->detail = pl_xstrdup(detail);
     response->live = false;
     response->failure = failure;
     pl_response_explain(response, detail);
@@ -589,8 +595,18 @@ int pl_try_start(struct pl_try *self, const struct pl_target *target)
     return PL_OK;
 }
 
+static void log_move(const struct pl_request *self, const struct pl_target *target)
+{
+    const struct pl_trail_entry *last = &self->trail[self->trail_count - 1];
+    if (last->target != target && !self->runtime->is_simulator)
+        pl_log(PL_LOG_WARN, "request %s: moved from %s to %s: %s", self->id, last->target->name,
+               target->name, pl_class_name(last->class));
+}
+
 int pl_request_send(struct pl_request *self, const struct pl_target *target)
 {
+    if (self->trail_count > 0 && self->trail_count < PL_TRAIL_MAX)
+        log_move(self, target);
     return pl_try_start(self->current, target);
 }
 

@@ -31,12 +31,21 @@ struct pl_server_limits {
 
 struct pl_server;
 
+/** A message that the server does not hand out. Valid during the call. */
+struct pl_refusal {
+    int status;
+    const char *code;           /* "request_too_large", ... */
+    struct pl_str method, path; /* empty: the head was not whole */
+    struct pl_str peer;         /* numeric address */
+    uint32_t duration_ms;       /* since its first byte */
+    uint64_t body_bytes;        /* taken so far */
+};
+
 struct pl_server_ops {
     /** A whole request. Called from the loop; may answer at once. */
     void (*on_request)(struct pl_exchange *exchange, void *arg);
-    /** What came is no request, or too much, or too slow; it is answered here with that status.
-     *  May be NULL. */
-    void (*on_refused)(int status, const char *reason, void *arg);
+    /** What came is no request, or too much, or too slow; it is answered here. May be NULL. */
+    void (*on_refused)(const struct pl_refusal *refusal, void *arg);
 };
 
 /** Listens on `fd` (already listening, non-blocking), which it takes. `tls` may be NULL. */

@@ -76,6 +76,17 @@ static void find_target(struct server_exchange *self)
         question ? (struct pl_str){question + 1, (size_t)(end - question - 1)} : PL_STR("");
 }
 
+bool pl_server_has_target(struct server_exchange *self)
+{
+    const struct pl_guard *guard = &self->connection->guard;
+    if (guard->target_len == 0 ||
+        self->base.headers.arena_len < (size_t)guard->target_offset + guard->target_len)
+        return false;
+    find_target(self);
+    self->base.method = pl_guard_method(guard);
+    return true;
+}
+
 void pl_server_complete_exchange(struct server_exchange *self)
 {
     const struct pl_guard *guard = &self->connection->guard;

@@ -1,13 +1,13 @@
 /*
  * Server: what clients send, see server_internal.h. Bytes are read into one buffer per thread and
  * scanned there by the guard, which finds the target, the fields and the body; the exchange keeps
- * them. What the guard refuses is answered with a JSON error.
+ * them. What the guard refuses is answered with a JSON error, in the client's dialect as far as the
+ * path or the headers have come.
  */
-#include "json.h"
+#include "client_error.h"
 #include "reply.h"
 #include "server_internal.h"
 #include <assert.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -43,18 +43,39 @@ static const char *refusal_code(int status)
     }
 }
 
+/* What of the target has come, without a query; nothing while its path may go on. */
+static struct pl_str path_so_far(const struct connection *self)
+{
+    const struct pl_headers *head = &self->exchange->base.headers;
+    const struct pl_guard *guard = &self->guard;
+    if (guard->target_offset == 0 || guard->target_offset > head->arena_len)
+        return PL_STR("");
+    struct pl_str target = {head->arena + guard->target_offset,
+                            head->arena_len - guard->target_offset};
+    if (guard->target_len > 0)
+        target.len = PL_MIN(target.len, guard->target_len);
+    const char *question = memchr(target.data, '?', target.len);
+    if (question)
+        target.len = (size_t)(question - target.data);
+    else if (guard->target_len == 0)
+        target.len = 0;
+    return target;
+}
+
+static enum pl_dialect dialect_of(const struct connection *self)
+{
+    if (!self->exchange)
+        return PL_DIALECT_OPENAI;
+    return pl_client_error_dialect(path_so_far(self), &self->exchange->base.headers);
+}
+
 static void write_refusal(struct connection *self, int status, const char *reason)
 {
-    char body[512];
-    size_t json_len;
-    char *json = pl_json_encode_string(reason, strlen(reason), &json_len);
-    int len = snprintf(body, sizeof(body),
-                       "{\"error\":{\"message\":%s,\"type\":\"invalid_request_error\","
-                       "\"param\":null,\"code\":\"%s\"}}",
-                       json, refusal_code(status));
-    assert(len > 0 && (size_t)len < sizeof(body));
-    free(json);
+    struct pl_client_error error = {
+        .status = status, .message = pl_str_of(reason), .code = refusal_code(status)};
     struct pl_headers headers;
+    size_t len;
+    char *body = pl_client_error_body(dialect_of(self), &error, &len);
     pl_headers_init(&headers);
     int rc = pl_headers_add(&headers, PL_STR("Content-Type"), PL_STR("application/json"));
     if (status == 405)
@@ -64,24 +85,42 @@ static void write_refusal(struct connection *self, int status, const char *reaso
     struct pl_reply reply = {.status = status,
                              .minor_version = 1,
                              .headers = &headers,
-                             .content_length_bytes = len,
+                             .content_length_bytes = (int64_t)len,
                              .close = true};
     pl_reply_write_head(self->output, &reply);
-    evbuffer_add(self->output, body, (size_t)len);
+    evbuffer_add(self->output, body, len);
     pl_headers_deinit(&headers);
+    free(body);
+}
+
+static void tell_refused(struct connection *self, int status, uint64_t started_ms)
+{
+    struct pl_refusal refusal = {.status = status,
+                                 .code = refusal_code(status),
+                                 .duration_ms = (uint32_t)(self->since_ms - started_ms),
+                                 .body_bytes = self->guard.body_bytes};
+    if (self->exchange) {
+        refusal.peer = pl_exchange_peer(&self->exchange->base);
+        if (pl_server_has_target(self->exchange)) {
+            refusal.method = pl_exchange_method(&self->exchange->base);
+            refusal.path = pl_exchange_path(&self->exchange->base);
+        }
+    }
+    self->server->ops.on_refused(&refusal, self->server->arg);
 }
 
 /* Nothing is read until the answer is out: a client that does not take it could fill our memory. */
 void pl_server_refuse(struct connection *self, int status, const char *reason)
 {
+    uint64_t started_ms = self->since_ms;
     self->state = CONNECTION_REFUSED;
     self->since_ms = pl_now_ms();
     write_refusal(self, status, reason);
+    if (self->server->ops.on_refused)
+        tell_refused(self, status, started_ms);
     if (self->exchange)
         pl_server_release_exchange(self->exchange, self->server);
     pl_server_socket_listen(self, false);
-    if (self->server->ops.on_refused)
-        self->server->ops.on_refused(status, reason, self->server->arg);
     pl_server_try_flush(self);
 }
 

@@ -137,6 +137,8 @@ struct server_exchange *pl_server_new_exchange(struct connection *connection);
 void pl_server_release_exchange(struct server_exchange *self, struct pl_server *server);
 /** Keeps a copy of body bytes. */
 void pl_server_keep_body(struct server_exchange *self, struct pl_str bytes);
+/** Whether method and path are known, though the request is not whole; finds them. */
+bool pl_server_has_target(struct server_exchange *self);
 /** The request is whole: what the owner may ask for is found. */
 void pl_server_complete_exchange(struct server_exchange *self);
 

@@ -5,6 +5,7 @@
 #ifndef PL_TARGET_H
 #define PL_TARGET_H
 
+#include "access_log.h"
 #include "attempt.h"
 #include "base.h"
 #include "gauge.h"
@@ -15,7 +16,7 @@
 
 enum pl_auth {
     PL_AUTH_NONE,        /* no credential is sent */
-    PL_AUTH_KEY,         /* Authorization: Bearer <key>, one of the provider's keys */
+    PL_AUTH_KEY,         /* one of the provider's keys */
     PL_AUTH_PASSTHROUGH, /* the client's own credential headers */
 };
 
@@ -35,7 +36,7 @@ struct pl_active_check {
 
 /** One of a provider's credentials. */
 struct pl_key {
-    char *authorization; /* the header's value: "Bearer ..." */
+    char *value;         /* of the header: "Bearer ...", or the key alone */
     char *shown;         /* "sk-…4f2a": what may be seen of it */
     pl_health_slot slot; /* is it accepted? see keys.h */
 };
@@ -44,11 +45,14 @@ struct pl_provider {
     char *name;
     struct pl_endpoint endpoint;
     char *base_path;   /* "/v1", "" */
+    bool stream_usage; /* streams are asked for their token counts, whatever clients ask */
     char *host_header; /* "api.example.com" or "127.0.0.1:8000" */
     enum pl_auth auth;
     struct pl_key *keys; /* of PL_AUTH_KEY, otherwise none */
     size_t key_count;
-    struct pl_headers headers; /* always sent */
+    const char *key_header;     /* that they are sent in: "Authorization", "x-api-key" */
+    struct pl_headers headers;  /* always sent */
+    struct pl_headers defaults; /* sent where neither the client nor the target has them */
     struct pl_health_rules rules;
     pl_health_slot slot; /* is it reached at all? see admit.c */
     struct pl_active_check check;
@@ -86,7 +90,8 @@ struct pl_topology {
     bool traces;               /* requests have traces of their own; else they are passed through */
     double trace_sample_ratio; /* of those that begin here */
     uint32_t log_line_count;   /* that a policy may write per request */
-    struct pl_health *health;  /* shared by all workers and, as the gauge, by the admin listener */
+    struct pl_access_log_rules access_log;
+    struct pl_health *health; /* shared by all workers and, as the gauge, by the admin listener */
     struct pl_gauge *gauge;
 };
 

@@ -62,6 +62,7 @@ struct pl_trail_entry {
     bool sent;   /* something of the request */
     uint8_t key; /* of its provider's keys it had this one, from 1 on; 0: none */
     enum pl_work work;
+    char *detail;     /* why it failed, for people; NULL: nothing to say. Owned. */
     uint64_t span_id; /* 0: none */
 };
 
@@ -116,7 +117,11 @@ struct pl_try {
     bool trail_is_open;           /* it has its entry, and is still at work */
     bool paused;                  /* the attempt waits for the client to read */
     bool reads_usage;
-    bool key_is_marked; /* what came of it took its key out */
+    bool key_is_marked;     /* what came of it took its key out */
+    bool hides_usage;       /* the answer's usage event is ours: the client does not get it */
+    bool hidden_ends_in_cr; /* an LF that comes next belongs to it */
+    char *stream_options;   /* what is sent in place of the client's, which asks for no usage, or
+                               NULL */
 };
 
 /* ---- send.c ---- */

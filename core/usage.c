@@ -7,6 +7,7 @@
  * event sets everything back, so that one broken event does not hide the next.
  */
 #include "usage.h"
+#include "json.h"
 #include <stdlib.h>
 #include <string.h>
 
@@ -134,11 +135,23 @@ static void end_usage(struct pl_usage_scan *self)
     drop_capture(self);
 }
 
+/* What the inside of a JSON string says; NULL when it is not valid. */
+static char *unescaped(const char *text, size_t len)
+{
+    size_t decoded_len;
+    char quoted[PL_USAGE_MODEL_MAX_BYTES + 2];
+    if (!memchr(text, '\\', len))
+        return pl_xstrndup(text, len);
+    quoted[0] = quoted[len + 1] = '"';
+    memcpy(quoted + 1, text, len);
+    return pl_json_decode_string(quoted, len + 2, &decoded_len);
+}
+
 static void end_model(struct pl_usage_scan *self)
 {
     if (self->capture && self->capture_len > 0) {
         free(self->model);
-        self->model = pl_xstrndup(self->capture, self->capture_len);
+        self->model = unescaped(self->capture, self->capture_len);
     }
     drop_capture(self);
 }

@@ -25,7 +25,7 @@ struct pl_usage {
 
 struct pl_usage_scan {
     struct pl_usage found;
-    char *model; /* of the answer, as written; NULL: not told. Owned. */
+    char *model; /* of the answer; NULL: not told. Owned. */
     /* private to usage.c below */
     bool is_sse;
     uint8_t state;

@@ -46,6 +46,7 @@ struct pl_worker {
     uint64_t drain_until_ms;
     struct pl_worker_levels levels;
     struct pl_jobs jobs;
+    struct pl_access_log access_log;
 };
 
 /* ---- making ---- */
@@ -141,6 +142,7 @@ void pl_worker_free(struct pl_worker *self)
         close(self->listen_fd);
     pl_runtime_deinit(&self->runtime);
     pl_jobs_deinit(&self->jobs);
+    pl_access_log_deinit(&self->access_log);
     free_loop(self);
 }
 
@@ -262,6 +264,12 @@ void pl_worker_keep(struct pl_worker *self, struct pl_recent *recent)
     self->runtime.recent = recent;
 }
 
+void pl_worker_log(struct pl_worker *self, struct pl_sink *sink)
+{
+    pl_access_log_init(&self->access_log, sink);
+    self->runtime.access_log = &self->access_log;
+}
+
 void pl_worker_trace(struct pl_worker *self, struct pl_spans *spans)
 {
     self->runtime.spans = spans;
@@ -350,6 +358,8 @@ static void on_drain_poll(evutil_socket_t fd, short what, void *arg)
     if (late && self->runtime.active_count > 0)
         pl_log(PL_LOG_WARN, "worker: %zu requests cut off at the end of the drain time",
                self->runtime.active_count);
+    if (late)
+        self->runtime.kill_reason = "drain";
     if (late || pl_server_is_drained(self->server))
         event_base_loopbreak(self->base);
 }

@@ -88,7 +88,7 @@ provider() {
 
 gateway() {
     [ -z "$only" ] || fail "there is no provider $only"
-    start gateway run "$1" ${LISTEN:+--listen "$LISTEN"} ${ADMIN:+--admin "$ADMIN"}
+    start gateway run "$1" --log-format text ${LISTEN:+--listen "$LISTEN"} ${ADMIN:+--admin "$ADMIN"}
     address=$(sed -n 's/.*perilune: listening on \([^ ,]*\).*/\1/p' "$RUN_DIR/gateway.log" |
         head -n 1)
 }

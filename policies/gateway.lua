@@ -21,7 +21,8 @@
 -- error, never ignored. `perilune check policies` reports all of them with their lines.
 --
 -- The files are read at start and by a reload: SIGHUP, POST /admin/reload, `run --watch`. A reload
--- takes over all but listen, admin.address, admin.recent and workers, which wait for a restart.
+-- takes over all but listen, admin.address, admin.recent, access_log.path and workers, which wait
+-- for a restart.
 
 return {
 
@@ -71,6 +72,19 @@ return {
   },
 
   --log_level = "info",        -- error, warn, info, debug
+  -- One line per request, whatever becomes of it, on standard output ("-") or in a file, which is
+  -- opened anew on SIGUSR1. access_log = false: none. Its fields: docker/README.md.
+  access_log = {
+    --path = "-",              -- takes a restart to change; relative to the directory of this file
+    --format = "json",         -- json, text
+    bodies = {                 -- so much of them is kept, with credentials taken out; headers never
+      --request = "0B",          -- 0B to 64KiB
+      --response = "0B",         -- 0B to 64KiB; may hold what people wrote and were told
+    },
+    -- Members of bodies whose values are taken out, besides api_key, authorization, token,
+    -- password, secret and the like.
+    --redact = { "ssn" },
+  },
   --response_headers = true,   -- true or false; tell clients which target answered (x-perilune-*)
 
   -- What clients may send, and how slowly.
@@ -126,11 +140,13 @@ return {
 
     -- All that can be said of a provider:
     --hosted = {
-      --api = "openai",                      -- openai; the dialect it speaks
+      --api = "openai",                      -- openai, anthropic; how it gets its key
       --url = "https://api.example.com/v1",  -- http or https; an IPv6 address in brackets
 
-      -- Its credential, sent as "Authorization: Bearer ...". Without one, none is sent: a client's
-      -- own never reaches a provider, unless auth = "passthrough" says so.
+      -- Its credential, sent as "Authorization: Bearer ..."; to api = "anthropic" as "x-api-key",
+      -- and with an "anthropic-version" where the client has none. Nothing is translated.
+      -- Without a key none is sent: a client's own credential never reaches a provider, unless
+      -- auth = "passthrough" says so.
       --key = secret "HOSTED_API_KEY",
 
       -- Headers that every request to it carries, at most 64.
@@ -148,6 +164,10 @@ return {
         --idle = 64,                         -- 0 to 4096
         --idle_timeout = "60s",              -- 10ms to 1h
       --},
+
+      -- Ask for token counts in streams of chat completions whose clients have not, for the log and
+      -- the metrics; what comes of it is taken out again.
+      --stream_usage = false,                -- true or false
 
       -- How long each stage of one try may take. "0ms" means no limit where it is allowed; the
       -- route's deadline holds in any case.

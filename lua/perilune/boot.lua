@@ -79,11 +79,12 @@ end
 
 --- Answers that no target could be tried, and when to come again.
 local function answer_given_up(req, code, retry_after_ms)
-  local headers = { ["Content-Type"] = "application/json" }
+  local headers
   if retry_after_ms > 0 then
-    headers["Retry-After"] = tostring(math.ceil(retry_after_ms / 1000))
+    headers = { ["Retry-After"] = tostring(math.ceil(retry_after_ms / 1000)) }
   end
-  return native.respond(req, 503, errors.given_up(code), headers)
+  local status, _, message = errors.given_up(code)
+  return native.fail(req, status, code, message, nil, headers)
 end
 
 --- Answers the client with `res`, or with the error that `err` stands for; waits for the end.
@@ -94,8 +95,7 @@ function request.relay(req, res, err)
   end
   local code, retry_after_ms = native.given_up(req)
   if err == nil and code then return answer_given_up(req, code, retry_after_ms) end
-  local status, body = errors.failure_body(err)
-  return native.respond(req, status, body, JSON_HEADERS)
+  return native.fail(req, errors.from_failure(err))
 end
 
 --- Answers with a whole body; a table is sent as JSON.
@@ -106,9 +106,16 @@ function request.respond(req, status, body, headers)
   return native.respond(req, status, text, headers or JSON_HEADERS)
 end
 
---- Answers with an error in the client's form.
-function request.fail(req, status, code, message)
-  return native.respond(req, status, errors.body(status, code, message), JSON_HEADERS)
+local NO_OPTIONS = {}
+
+--- Answers with an error in the form that the client's library reads.
+-- @tparam number status
+-- @tparam ?string code for programs
+-- @tparam string message for people
+-- @tparam[opt] table options `param`: the member of the body at fault; `headers` of the answer
+function request.fail(req, status, code, message, options)
+  options = options or NO_OPTIONS
+  return native.fail(req, status, code, errors.clean(message), options.param, options.headers)
 end
 
 --- The body as a table, decoded anew at each call; nil, "malformed" when it is not JSON, nil,

@@ -1,11 +1,9 @@
---- The gateway's own error answers, in the form that OpenAI clients read:
+--- What the gateway itself has to say when it has no answer to pass on: status, code, message and
+-- options, as `req:fail` takes them. How that is written, in the form that the client's library
+-- reads, is the core's business (core/client_error.h).
 --
---     {"error":{"message":"...","type":"...","param":null,"code":"..."}}
---
--- The fields come in that order, always all four. Types: `invalid_request_error` for 4xx (but
--- `timeout_error` for 408 and `rate_limit_error` for 429), `upstream_error` when a target failed,
--- `timeout_error` when time ran out, `server_error` otherwise. Texts may hold what clients and
--- upstreams sent: they are cut, made valid UTF-8, and rid of what looks like a credential. Pure.
+-- Texts may hold what clients and upstreams sent: they are cut, made valid UTF-8, and rid of what
+-- looks like a credential. Pure.
 
 local cjson = require "cjson.safe"
 
@@ -14,11 +12,6 @@ local errors = {}
 local READ_MAX_BYTES = 4096 -- so that a huge text costs nothing
 local TEXT_MAX_BYTES = 1024
 local PART_MAX_BYTES = 256 -- of a text that is put into a message
-
-local TYPE_OF_STATUS = {
-  [408] = "timeout_error", [429] = "rate_limit_error", [502] = "upstream_error",
-  [504] = "timeout_error",
-}
 
 -- Class -> status and what is said of the target, whose name is put in place of %s.
 local FAILURES = {
@@ -120,26 +113,6 @@ function errors.quote(text)
   return (cjson.encode(text):gsub("\\(.)", { ["/"] = "/" }))
 end
 
---- The type that goes with a status.
-function errors.type_of(status)
-  if TYPE_OF_STATUS[status] then return TYPE_OF_STATUS[status] end
-  return status >= 500 and "server_error" or "invalid_request_error"
-end
-
---- An error body.
--- @tparam number status of the answer it is meant for
--- @tparam ?string code for programs, such as "model_not_found"
--- @tparam string message for people
--- @tparam[opt] table options `type` and `param`, where they are not the usual ones
--- @treturn string JSON
-function errors.body(status, code, message, options)
-  options = options or {}
-  local function json(value) return value == nil and "null" or errors.quote(errors.clean(value)) end
-  return "{\"error\":{\"message\":" .. json(message)
-    .. ",\"type\":" .. json(options.type or errors.type_of(status))
-    .. ",\"param\":" .. json(options.param) .. ",\"code\":" .. json(code) .. "}}"
-end
-
 local function name_of(target)
   return errors.clean(target and target.name or "unknown", PART_MAX_BYTES)
 end
@@ -149,30 +122,21 @@ end
 -- @treturn number status
 -- @treturn string code, the outcome class, or "no_target"
 -- @treturn string message
--- @treturn string type
 function errors.from_failure(err)
   if type(err) ~= "table" then
-    return 503, "no_target", "No target of this route could be tried", "server_error"
+    return 503, "no_target", "No target of this route could be tried"
   end
   local failure = FAILURES[err.class] or OTHER_FAILURE
-  local status = failure[1]
   local name = name_of(err.target)
   local message = failure[2]:gsub("%%s", function() return name end)
   if err.detail ~= nil and err.detail ~= "" then
     message = message .. ": " .. errors.clean(err.detail, PART_MAX_BYTES)
   end
   local code = type(err.class) == "string" and err.class or "upstream_error"
-  return status, code, message, errors.type_of(status)
+  return failure[1], code, message
 end
 
---- The same as a whole body.
--- @tparam ?table err
--- @treturn number status
--- @treturn string JSON
-function errors.failure_body(err)
-  local status, code, message, kind = errors.from_failure(err)
-  return status, errors.body(status, code, message, { type = kind })
-end
+local MODEL_AT_FAULT = { param = "model" }
 
 local GIVEN_UP = {
   queue_full = "All targets of this route are busy, and the queue is full",
@@ -181,30 +145,36 @@ local GIVEN_UP = {
   work_uncertain = "An earlier try may have been served; the request is not sent again",
 }
 
---- The body for a request that no target could take, status 503.
+--- For a request that no target could take.
 -- @tparam string code "queue_full", "queue_timeout", "all_ejected" or "work_uncertain"
--- @treturn string JSON
+-- @treturn number status 503
+-- @treturn string code
+-- @treturn string message
 function errors.given_up(code)
-  return errors.body(503, code, GIVEN_UP[code] or "No target of this route can be tried")
+  return 503, code, GIVEN_UP[code] or "No target of this route can be tried"
 end
 
---- The body for a path that is not served, status 404.
+--- For a path that is not served.
 -- @tparam string method
 -- @tparam string path
--- @treturn string JSON
+-- @treturn number status 404
+-- @treturn string code
+-- @treturn string message
 function errors.unknown_url(method, path)
-  local message = "Unknown request URL: " .. errors.clean(method, PART_MAX_BYTES) .. " "
+  return 404, "unknown_url", "Unknown request URL: " .. errors.clean(method, PART_MAX_BYTES) .. " "
     .. errors.clean(path, PART_MAX_BYTES)
-  return errors.body(404, "unknown_url", message)
 end
 
---- The body for a model that no route serves, status 404.
+--- For a model that no route serves.
 -- @tparam string model as the client wrote it
--- @treturn string JSON
+-- @treturn number status 404
+-- @treturn string code
+-- @treturn string message
+-- @treturn table options
 function errors.model_not_found(model)
   local message = "The model `" .. errors.clean(model, PART_MAX_BYTES)
     .. "` does not exist or is not configured in the gateway"
-  return errors.body(404, "model_not_found", message, { param = "model" })
+  return 404, "model_not_found", message, MODEL_AT_FAULT
 end
 
 return errors

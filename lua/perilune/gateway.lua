@@ -22,7 +22,8 @@ local PREFIX = "/v1/"
 local MODELS_PATH = "/v1/models"
 local JSON_HEADERS = { ["content-type"] = "application/json" }
 local ALLOWED = "GET, HEAD, POST, PUT, PATCH, DELETE"
-local NOT_ALLOWED_HEADERS = { ["content-type"] = "application/json", allow = ALLOWED }
+local NOT_ALLOWED = { headers = { allow = ALLOWED } }
+local MODEL_AT_FAULT = { param = "model" }
 local METHODS = { GET = true, HEAD = true, POST = true, PUT = true, PATCH = true, DELETE = true }
 
 -- POST to these means nothing without a model.
@@ -65,40 +66,38 @@ end
 -- ---- answers -------------------------------------------------------------------------------
 
 --- Sends a whole answer. To HEAD the core sends its head alone, with the length of the body.
-local function answer(req, status, body, headers)
-  return req:respond(status, body, headers or JSON_HEADERS)
+local function answer(req, body)
+  return req:respond(200, body, JSON_HEADERS)
 end
 
 local function answer_models(req, models, name)
-  if name == "" then return answer(req, 200, models.list) end
+  if name == "" then return answer(req, models.list) end
   local model = models.by_name[name]
-  if model then return answer(req, 200, model) end
-  return answer(req, 404, errors.model_not_found(name))
+  if model then return answer(req, model) end
+  return req:fail(errors.model_not_found(name))
 end
 
 local function refuse_method(req)
   local message = "Not allowed to " .. errors.clean(req.method, 32) .. " on "
     .. errors.clean(req.path, 256)
-  return answer(req, 405, errors.body(405, "method_not_allowed", message), NOT_ALLOWED_HEADERS)
+  return req:fail(405, "method_not_allowed", message, NOT_ALLOWED)
 end
 
 --- No route serves the request: says what is missing.
 local function refuse_unrouted(req)
   local model = req.model
   if model ~= nil and model ~= "" then
-    return answer(req, 404, errors.model_not_found(model))
+    return req:fail(errors.model_not_found(model))
   end
   if req.method == "POST" and MODEL_PATHS[req.path] then
-    return answer(req, 400, errors.body(400, "missing_model", "You must provide a model parameter",
-      { param = "model" }))
+    return req:fail(400, "missing_model", "You must provide a model parameter", MODEL_AT_FAULT)
   end
-  return answer(req, 404, errors.unknown_url(req.method, req.path))
+  return req:fail(errors.unknown_url(req.method, req.path))
 end
 
 --- The policy could not even begin, and its route wants no other.
 local function refuse_policy(req)
-  return answer(req, 500, errors.body(500, "policy_error",
-    "The gateway's policy failed while it handled this request."))
+  return req:fail(500, "policy_error", "The gateway's policy failed while it handled this request.")
 end
 
 -- ---- routes --------------------------------------------------------------------------------
@@ -185,7 +184,7 @@ function gateway.new(deps)
   return function(req, serves_floor)
     local method, path = req.method, req.path
     if path:sub(1, #PREFIX) ~= PREFIX then
-      return answer(req, 404, errors.unknown_url(method, path))
+      return req:fail(errors.unknown_url(method, path))
     end
     if not METHODS[method] then return refuse_method(req) end
     if method == "GET" or method == "HEAD" then

@@ -15,10 +15,11 @@ local LAYERS = {
   { name = "script", files = { "vm", "coroutine" }, beside = true },
   { name = "network", files = { "server", "exchange", "reply", "listen", "attempt", "transport",
     "timer", "dial", "pool", "tls", "resolve", "target", "keys", "probe", "sink", "spans",
-    "exporter" } },
+    "exporter", "access_log" } },
   { name = "pure", files = { "json", "sse", "headers", "http1", "guard", "multipart",
     "health", "gauge", "metrics", "bundle", "usage", "figures", "charges", "trial", "strikes",
-    "pattern", "record", "recent", "gate", "trace", "otlp" } },
+    "pattern", "record", "recent", "gate", "trace", "otlp", "redact",
+      "client_error" } },
   { name = "base", files = { "base", "log", "watchdog" } },
 }
 

@@ -103,6 +103,34 @@ describe("attempts", function()
     assert.falsy(three.headers["x-old"])
   end)
 
+  it("give Anthropic's API its key and its version", function()
+    local keyed, versioned, set = answering(503), answering(503), answering(200)
+    local providers = provider("keyed", keyed, 'key = "sk-of-keyed"')
+      .. provider("versioned", versioned, 'headers = { ["Anthropic-Version"] = "2026-01-01" }')
+      .. provider("set", set)
+    local gw = support.gateway({ config = config((providers:gsub('"openai"', '"anthropic"')),
+      [[{ provider = "keyed" }, { provider = "versioned", priority = 1 },
+        { provider = "set", priority = 2,
+          headers = { set = { ["Anthropic-Version"] = "2026-02-02" } } }]], quick(3)) })
+    local function ask(headers)
+      local answer = gw:request({ path = "/v1/messages", method = "POST", headers = headers,
+        json = { model = "gpt-4", max_tokens = 1, messages = {} } })
+      assert.equal(200, answer.status)
+    end
+    ask({ ["X-Api-Key"] = "client-key" })
+    ask({ ["X-Api-Key"] = "client-key", ["anthropic-version"] = "2025-05-05" })
+    local bare, own = keyed.requests[1], keyed.requests[2]
+    assert.equal("sk-of-keyed", bare.headers["x-api-key"])
+    assert.falsy(bare.headers.authorization)
+    assert.equal("2023-06-01", bare.headers["anthropic-version"])
+    assert.equal("2025-05-05", own.headers["anthropic-version"])
+    for number = 1, 2 do
+      assert.equal("2026-01-01", versioned.requests[number].headers["anthropic-version"])
+      assert.equal("2026-02-02", set.requests[number].headers["anthropic-version"])
+      assert.falsy(versioned.requests[number].raw:find("client-key", 1, true))
+    end
+  end)
+
   it("do not share a connection between passed-through credentials", function()
     local up = answering(200)
     local gw = support.gateway({ workers = 1,

@@ -9,12 +9,12 @@ describe("config.load, refusing", function()
     check_refused {
       { "top", "liste = {},", '2: liste: unknown key: did you mean "listen"?' },
       { "top", "health = {},", "2: health: unknown key: known here: listen, admin, workers, drain, "
-        .. "reload, log_level, response_headers, limits, budgets, on_policy_error, tracing, "
-        .. "providers, routes" },
+        .. "reload, log_level, access_log, response_headers, limits, budgets, on_policy_error, "
+        .. "tracing, providers, routes" },
       { "top", 'listen = { adress = "x" },',
         '2: listen.adress: unknown key: did you mean "address"?' },
       { "primary", "quota = {}", "4: providers.primary.quota: unknown key: known here: api, url, "
-        .. "key, keys, auth, headers, tls, connections, timeouts, health" },
+        .. "key, keys, auth, headers, tls, connections, stream_usage, timeouts, health" },
       { "primary", 'timeouts = { first_tokn = "1s" }',
         '4: providers.primary.timeouts.first_tokn: unknown key: did you mean "first_token"?' },
       { "route", "retry = { attemps = 2 },",
@@ -190,9 +190,14 @@ describe("config.load, refusing", function()
       { "primary", 'auth = "passthrough", headers = { authorization = "x" }',
         "4: providers.primary.headers.authorization: cannot be set together with key, keys or "
         .. "auth" },
-      { "primary", 'api = "anthropic"', '4: providers.primary.api: must be "openai", '
-        .. 'got "anthropic"' },
+      { "primary", 'api = "anthropic", key = "sk", headers = { ["X-API-Key"] = "x" }',
+        "4: providers.primary.headers[\"X-API-Key\"]: cannot be set together with key, keys or "
+        .. "auth" },
+      { "primary", 'api = "gemini"', '4: providers.primary.api: must be "openai", "anthropic", '
+        .. 'got "gemini"' },
     }
+    check_accepted("primary",
+      { 'api = "anthropic", key = "sk", headers = { Authorization = "x" }' })
     check_accepted("primary", { 'headers = { Authorization = "Basic x" }' })
   end)
 

@@ -140,6 +140,9 @@ describe("config.load, normalising", function()
         min_request_count = 20,
       },
       workers = 0, drain_ms = 30000, log_level = "info", response_headers = true,
+      access_log = {
+        path = "-", is_plain = false, request_body_bytes = 0, response_body_bytes = 0, redact = {},
+      },
       limits = {
         request_line_bytes = 8192, head_bytes = 65536, header_count = 100, body_bytes = 52428800,
         connections = 10000, head_ms = 10000, body_idle_ms = 30000, keepalive_idle_ms = 75000,
@@ -149,7 +152,7 @@ describe("config.load, normalising", function()
       providers = { {
         name = "p", api = "openai", url = "http://127.0.0.1:8000/v1", host = "127.0.0.1",
         port = 8000, tls = false, path = "/v1", auth = "none", headers = {}, tls_verify = true,
-        idle_connections = 64, idle_ms = 60000,
+        idle_connections = 64, idle_ms = 60000, stream_usage = false,
         timeouts = {
           connect_ms = 5000, tls_ms = 5000, head_ms = 300000, first_token_ms = 300000,
           idle_ms = 60000, try_ms = 0,
@@ -184,6 +187,8 @@ describe("config.load, normalising", function()
       listen = { address = "[::]:8443", tls = { cert = "c.pem", key = "k.pem" } },
       admin = { address = "0.0.0.0:1", token = "t" },
       workers = 2, drain = "0s", log_level = "warn", response_headers = false,
+      access_log = { path = "requests.log", format = "text", redact = { "ssn" },
+        bodies = { request = "1KiB", response = "64KiB" } },
       limits = { request_line = 4096, head = "16KiB", header_count = 50, body = "1MiB",
         connections = 5, head_timeout = "1s", body_idle = "2s", keepalive_idle = "3s",
         write_stall = "4s" },
@@ -193,7 +198,7 @@ describe("config.load, normalising", function()
         b = { api = "openai", url = "https://API.example.com:444/", auth = "passthrough",
               tls = { verify = false, ca = "ca.pem", server_name = "x.y" },
               headers = { ["X-B"] = "2", ["X-A"] = "1" },
-              connections = { idle = 0, idle_timeout = "1s" },
+              connections = { idle = 0, idle_timeout = "1s" }, stream_usage = true,
               timeouts = { connect = "12.5ms", try = "1m" } },
         a = { url = "https://[::1]/v1", key = "sk" },
       },
@@ -230,6 +235,9 @@ describe("config.load, normalising", function()
     assert.are.same({ 2, 0, "warn", false },
       { loaded.workers, loaded.drain_ms, loaded.log_level, loaded.response_headers })
 
+    assert.are.same({ path = "requests.log", is_plain = true, request_body_bytes = 1024,
+      response_body_bytes = 65536, redact = { "ssn" } }, loaded.access_log)
+
     local a, b = loaded.providers[1], loaded.providers[2]
     assert.are.same({ "a", "::1", 443, true, "/v1", "key", "sk" },
       { a.name, a.host, a.port, a.tls, a.path, a.auth, a.key })
@@ -238,7 +246,7 @@ describe("config.load, normalising", function()
       port = 444, tls = true, path = "", auth = "passthrough",
       headers = { { "X-A", "1" }, { "X-B", "2" } },
       tls_verify = false, tls_ca = "ca.pem", tls_server_name = "x.y",
-      idle_connections = 0, idle_ms = 1000,
+      idle_connections = 0, idle_ms = 1000, stream_usage = true,
       timeouts = {
         connect_ms = 13, tls_ms = 5000, head_ms = 300000, first_token_ms = 300000,
         idle_ms = 60000, try_ms = 60000,

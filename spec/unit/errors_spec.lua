@@ -3,23 +3,6 @@ local classify = require "perilune.classify"
 local errors = require "perilune.errors"
 
 describe("perilune.errors", function()
-  it("writes the four fields of OpenAI's form, in order", function()
-    assert.equal("{\"error\":{\"message\":\"No /v1/x\",\"type\":\"invalid_request_error\","
-      .. "\"param\":null,\"code\":\"unknown_url\"}}", errors.body(404, "unknown_url", "No /v1/x"))
-    assert.equal("{\"error\":{\"message\":\"m\",\"type\":\"t\",\"param\":\"p\",\"code\":null}}",
-      errors.body(400, nil, "m", { type = "t", param = "p" }))
-  end)
-
-  it("has a type for every status", function()
-    local types = {
-      [400] = "invalid_request_error", [404] = "invalid_request_error",
-        [405] = "invalid_request_error",
-      [408] = "timeout_error", [429] = "rate_limit_error", [500] = "server_error",
-      [502] = "upstream_error", [503] = "server_error", [504] = "timeout_error",
-    }
-    for status, kind in pairs(types) do assert.equal(kind, errors.type_of(status)) end
-  end)
-
   describe("from_failure", function()
     it("gives each failure its status, and names the target", function()
       local statuses = {
@@ -30,13 +13,12 @@ describe("perilune.errors", function()
       }
       for class, expected in pairs(statuses) do
         assert.is_true(classify.CLASSES[class])
-        local status, code, message, kind = errors.from_failure { class = class,
+        local status, code, message = errors.from_failure { class = class,
           target = { name = "openai/gpt-4" }, detail = "because" }
         assert.equal(expected, status)
         assert.equal(class, code)
         assert.matches("`openai/gpt-4`", message, 1, true)
         assert.matches(": because$", message)
-        assert.equal(expected == 504 and "timeout_error" or "upstream_error", kind)
       end
     end)
 
@@ -44,8 +26,8 @@ describe("perilune.errors", function()
       local statuses = { rate_limited = 429, overloaded = 503, context_length = 400,
         content_filter = 400, client_fault = 400, auth = 502, billing = 502, server_error = 502 }
       for class, expected in pairs(statuses) do
-        local status, code, _, kind = errors.from_failure { class = class, detail = "said" }
-        assert.same({ expected, class, errors.type_of(expected) }, { status, code, kind })
+        local status, code = errors.from_failure { class = class, detail = "said" }
+        assert.same({ expected, class }, { status, code })
       end
     end)
 
@@ -62,32 +44,26 @@ describe("perilune.errors", function()
     end)
 
     it("says when there was no target", function()
-      local status, code, _, kind = errors.from_failure(nil)
-      assert.same({ 503, "no_target", "server_error" }, { status, code, kind })
-    end)
-
-    it("comes as a body, too", function()
-      local status, body = errors.failure_body { class = "connect", target = { name = "a" },
-        detail = "connect to 10.0.0.1:443: Connection refused" }
-      assert.equal(502, status)
-      assert.same({ error = { message = "No connection to target `a` could be made: "
-        .. "connect to 10.0.0.1:443: Connection refused", type = "upstream_error",
-          param = cjson.null,
-        code = "connect" } }, cjson.decode(body))
+      local status, code = errors.from_failure(nil)
+      assert.same({ 503, "no_target" }, { status, code })
     end)
   end)
 
-  it("says which model is not there", function()
-    assert.same({ error = { message = "The model `gpt-9` does not exist or is not configured in "
-      .. "the gateway", type = "invalid_request_error", param = "model",
-      code = "model_not_found" } },
-      cjson.decode(errors.model_not_found("gpt-9")))
+  it("says which model is not there, and what is at fault", function()
+    assert.same({ 404, "model_not_found", "The model `gpt-9` does not exist or is not configured "
+      .. "in the gateway", { param = "model" } }, { errors.model_not_found("gpt-9") })
   end)
 
   it("says which path is not there", function()
-    local body = cjson.decode(errors.unknown_url("GET", "/foo"))
-    assert.equal("Unknown request URL: GET /foo", body.error.message)
-    assert.equal("unknown_url", body.error.code)
+    assert.same({ 404, "unknown_url", "Unknown request URL: GET /foo" },
+      { errors.unknown_url("GET", "/foo") })
+  end)
+
+  it("says why no target could take a request", function()
+    assert.same({ 503, "queue_full", "All targets of this route are busy, and the queue is full" },
+      { errors.given_up("queue_full") })
+    assert.same({ 503, "odd", "No target of this route can be tried" },
+      { errors.given_up("odd") })
   end)
 
   describe("clean", function()
@@ -113,9 +89,9 @@ describe("perilune.errors", function()
       assert.equal("aaa...", errors.clean("aaaüüü", 4))
       assert.equal("aa...", errors.clean("aa😀😀", 5))
       assert.equal("aaaa", errors.clean("aaaa", 4))
-      local body = errors.model_not_found(("x"):rep(10000000))
-      assert.is_true(#body < 600)
-      assert.matches("does not exist", body, 1, true)
+      local _, _, message = errors.model_not_found(("x"):rep(10000000))
+      assert.is_true(#message < 600)
+      assert.matches("does not exist", message, 1, true)
     end)
 
     it("takes anything", function()

@@ -202,8 +202,10 @@ function Request:respond(status, body, headers)
   settle(self, { how = "respond", status = status, body = body, headers = headers })
 end
 
-function Request:fail(status, code, message)
-  settle(self, { how = "fail", status = status, code = code, message = message })
+function Request:fail(status, code, message, options)
+  options = options or {}
+  settle(self, { how = "fail", status = status, code = code, message = message,
+    param = options.param, headers = options.headers })
 end
 
 --- A request as policies see it, with what it has done in `calls`, `edits`, `lines` and `answer`.

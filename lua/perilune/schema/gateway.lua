@@ -32,6 +32,17 @@ local BUDGETS = section {
   { "log_lines", integer(0, 10000, 100) },
 }
 
+local ACCESS_LOG = section {
+  { "path", { kind = "text", min = 1, max = 4096, read = texts.printable, default = "-" } },
+  { "format", types.choice({ "json", "text" }, "json") },
+  { "bodies", section {
+    { "request", bytes("0B", "64KiB", "0B") },
+    { "response", bytes("0B", "64KiB", "0B") },
+  } },
+  { "redact", with(list({ kind = "text", min = 1, max = 64, read = texts.printable }, 0, 64),
+    { default = {} }) },
+}
+
 local RELOAD = section {
   { "drain", span("0ms", "24h", "15m") },
   { "strikes", section {
@@ -66,6 +77,7 @@ return types.record {
   { "drain", span("0ms", "1h", "30s") },
   { "reload", RELOAD },
   { "log_level", types.choice({ "error", "warn", "info", "debug" }, "info") },
+  { "access_log", { kind = "switch", on = ACCESS_LOG, default = {} } },
   { "response_headers", types.boolean(true) },
   { "limits", LIMITS },
   { "budgets", BUDGETS },

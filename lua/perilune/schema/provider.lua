@@ -12,7 +12,7 @@ local function host_name(text)
 end
 
 return types.record {
-  { "api", types.choice({ "openai" }, "openai") },
+  { "api", types.choice({ "openai", "anthropic" }, "openai") },
   { "url", { kind = "text", max = 2048, read = url.parse, secret = true, required = true } },
   { "key", texts.CREDENTIAL },
   { "keys", types.list(texts.CREDENTIAL, 1, 16) },
@@ -27,6 +27,7 @@ return types.record {
     { "idle", types.integer(0, 4096, 64) },
     { "idle_timeout", types.span("10ms", "1h", "60s") },
   } },
+  { "stream_usage", types.boolean(false) },
   { "timeouts", texts.timeouts {
     connect = "5s", tls = "5s", head = "5m", first_token = "5m", idle = "60s", try = "0ms",
   } },

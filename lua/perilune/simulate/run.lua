@@ -6,7 +6,6 @@
 local body = require "perilune.simulate.body"
 local cjson = require "cjson.safe"
 local classify = require("perilune.classify").classify
-local errors = require "perilune.errors"
 local spend = require "perilune.simulate.spend"
 local tally = require "perilune.simulate.tally"
 
@@ -25,7 +24,7 @@ local function error_body(self, plan)
   local key = plan.status .. (plan.code or "")
   local text = self.error_bodies[key]
   if not text then
-    text = errors.body(plan.status, plan.code, MESSAGE)
+    text = assert(cjson.encode { error = { message = MESSAGE, code = plan.code } })
     self.error_bodies[key] = text
   end
   return text

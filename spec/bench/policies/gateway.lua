@@ -9,6 +9,7 @@ local retry = {
 
 return {
   log_level = "error",
+  access_log = false, -- as in the others
   providers = {
     ok_a = { api = "openai", url = "http://127.0.0.1:@OK_A@/v1", health = false },
     ok_b = { api = "openai", url = "http://127.0.0.1:@OK_B@/v1", health = false },

@@ -8,6 +8,7 @@ local wording = require "perilune.schema.wording"
 local provider = {}
 
 local at = wording.at
+local KEY_HEADERS = { openai = "authorization", anthropic = "x-api-key" }
 local NONE = {} -- what is read where an optional table is absent; never written
 
 local function check_credential(checked, path, report)
@@ -19,8 +20,9 @@ local function check_credential(checked, path, report)
     report(at(path, "auth"), ('cannot be "passthrough" together with %s: upstreams get one '
       .. "credential or the other"):format(own))
   end
+  local key_header = KEY_HEADERS[checked.api or "openai"]
   for _, name in ipairs(sorted.keys(checked.headers or NONE)) do
-    if name:lower() == "authorization" and (own or checked.auth) then
+    if name:lower() == key_header and (own or checked.auth) then
       report(at(at(path, "headers"), name), "cannot be set together with key, keys or auth")
     end
   end

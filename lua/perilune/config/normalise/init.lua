@@ -26,6 +26,16 @@ local function budgets_of(budgets)
   }
 end
 
+--- Without a log there is no path.
+local function access_log_of(log)
+  if not log then return {} end
+  return {
+    path = log.path, is_plain = log.format == "text",
+    request_body_bytes = log.bodies.request, response_body_bytes = log.bodies.response,
+    redact = log.redact,
+  }
+end
+
 local function reload_of(reload)
   local canary = reload.canary
   return {
@@ -55,6 +65,7 @@ function normalise.run(checked)
       recent_count = admin.recent,
     },
     workers = checked.workers, drain_ms = checked.drain, log_level = checked.log_level,
+    access_log = access_log_of(checked.access_log),
     reload = reload_of(checked.reload),
     response_headers = checked.response_headers, limits = limits_of(checked.limits),
     budgets = budgets_of(checked.budgets), tracing = tracing.of(checked.tracing),

@@ -58,6 +58,7 @@ local function normalise_provider(name, checked)
     headers = sorted.pairs(checked.headers),
     tls_verify = tls.verify ~= false, tls_ca = tls.ca, tls_server_name = tls.server_name,
     idle_connections = checked.connections.idle, idle_ms = checked.connections.idle_timeout,
+    stream_usage = checked.stream_usage,
     timeouts = provider.timeouts(checked.timeouts, NONE), health = health_of(checked.health),
   }
 end
