@@ -9,6 +9,7 @@
 #define PL_ATTEMPT_TEST_H
 
 #include "attempt.h"
+#include "clock_test.h"
 
 #include <arpa/inet.h>
 #include <errno.h>
@@ -395,13 +396,13 @@ static void on_tick(evutil_socket_t fd, short what, void *arg)
 {
     (void)fd;
     (void)what;
-    assert_true(pl_now_ms() < *(uint64_t *)arg);
+    assert_true(real_now_ms() < *(uint64_t *)arg);
 }
 
 /** Turns the loop until `*count` is at least `wanted`. Returns the number of turns. */
 static size_t run_until_count(struct event_base *base, const size_t *count, size_t wanted)
 {
-    uint64_t give_up_ms = pl_now_ms() + GIVE_UP_MS;
+    uint64_t give_up_ms = real_now_ms() + GIVE_UP_MS;
     struct timeval tick = {0, 100000};
     struct event timer;
     size_t turns = 0;

@@ -330,8 +330,8 @@ static int respond(lua_State *L)
     return 1;
 }
 
-/* fail(req, status, code | nil, message, param | nil, headers | nil): an error, in the form that
- * the client's library reads. */
+/* fail(req, status, code | nil, message, param | nil, headers | nil, is_own): an error, in the form
+ * that the client's library reads. Own: of the gateway, not of the policy. */
 static int fail(lua_State *L)
 {
     struct pl_request *self = check_uncommitted(L);
@@ -341,6 +341,8 @@ static int fail(lua_State *L)
     error.message.data = luaL_checklstring(L, 4, &error.message.len);
     struct pl_headers *headers = &self->runtime->policy_headers;
     pl_bind_check_headers(L, 6, headers);
+    if (lua_toboolean(L, 7))
+        pl_request_note_failure(self, error.code);
     pl_request_drop_answer(self);
     pl_request_fail_with(self, &error, headers);
     lua_pushboolean(L, 1);

@@ -2,6 +2,7 @@
  * Tests of exporter.c and spans.c: a queue that is full, a collector on a socket of the test's own
  * that answers as told.
  */
+#include "clock_test.h"
 #include "exporter.h"
 #include "json.h"
 #include "log.h"
@@ -19,7 +20,7 @@
 
 #include <cmocka.h>
 
-#define WAIT_MS 5000
+#define WAIT_MS 20000
 
 /* ---- records -------------------------------------------------------------------------------- */
 
@@ -257,7 +258,7 @@ static const struct pl_exporter_times QUICK = {.batch_ms = 5,
                                                .backoff_ms = 20,
                                                .max_backoff_ms = 80,
                                                .max_retry_after_ms = 200,
-                                               .give_up_ms = 300};
+                                               .give_up_ms = WAIT_MS};
 
 static struct pl_tracing *tracing_to(uint16_t port)
 {
@@ -267,7 +268,7 @@ static struct pl_tracing *tracing_to(uint16_t port)
     self->endpoint.max_idle = 1;
     self->path = pl_xstrdup("/v1/traces");
     self->host_header = pl_xstrdup("127.0.0.1");
-    self->timeout_ms = 100;
+    self->timeout_ms = WAIT_MS;
     self->queue_bytes = 4 << 20;
     return self;
 }
@@ -306,12 +307,18 @@ static void world_close(struct world *self)
     event_base_free(self->base);
 }
 
+static void run_until_requests(struct world *self, size_t count)
+{
+    while (self->request_count < count)
+        event_base_loop(self->base, EVLOOP_ONCE);
+}
+
 /* Runs the loop until nothing is queued any more. */
 static struct pl_spans_counts run_until_empty(struct world *self)
 {
-    uint64_t end_ms = pl_now_ms() + WAIT_MS;
+    uint64_t end_ms = real_now_ms() + WAIT_MS;
     while (look(self->spans).queued > 0) {
-        if (pl_now_ms() > end_ms)
+        if (real_now_ms() > end_ms)
             fail_msg("still queued");
         event_base_loop(self->base, EVLOOP_ONCE);
     }
@@ -370,12 +377,13 @@ static void test_in_the_end_a_batch_is_given_up(void **state)
     struct world world;
     world_open(&world, ANSWERS(BUSY));
     add(world.spans, 1);
-    uint64_t start_ms = pl_now_ms();
+    move_own_clock_ms(QUICK.give_up_ms - QUICK.max_backoff_ms);
+    run_until_requests(&world, 4);
+    assert_int_equal(look(world.spans).dropped[PL_SPAN_DROP_UNREACHABLE], 0);
+    move_own_clock_ms(QUICK.give_up_ms);
     struct pl_spans_counts counts = run_until_empty(&world);
     assert_int_equal(counts.dropped[PL_SPAN_DROP_UNREACHABLE], 2);
-    assert_true(world.request_count > 2);
     assert_int_equal(counts.failed_exports, world.request_count);
-    assert_true(pl_now_ms() - start_ms >= QUICK.give_up_ms / 2);
     world_close(&world);
 }
 
@@ -398,7 +406,10 @@ static void test_a_silent_collector_times_out(void **state)
     (void)state;
     struct world world;
     world_open(&world, ANSWERS(SILENCE, OK));
+    world.tracing->timeout_ms = 100;
     add(world.spans, 1);
+    run_until_requests(&world, 1);
+    move_own_clock_ms(100);
     struct pl_spans_counts counts = run_until_empty(&world);
     assert_int_equal(counts.exported, 2);
     assert_int_equal(counts.failed_exports, 1);
@@ -428,10 +439,10 @@ static void test_turned_off_while_it_sends(void **state)
     (void)state;
     struct world world;
     world_open(&world, ANSWERS(SILENCE));
+    world.tracing->timeout_ms = 100;
     struct pl_tracing *off = pl_tracing_new();
     add(world.spans, 600);
-    while (world.request_count == 0)
-        event_base_loop(world.base, EVLOOP_ONCE);
+    run_until_requests(&world, 1);
     pl_exporter_follow(world.exporter, off);
     struct pl_spans_counts counts = run_until_empty(&world);
     assert_int_equal(counts.dropped[PL_SPAN_DROP_SHUTDOWN], 1200);
@@ -488,9 +499,9 @@ int main(void)
         cmocka_unit_test(test_spans_arrive),
         cmocka_unit_test(test_a_collector_that_is_not_ready_is_asked_again),
         cmocka_unit_test(test_what_is_refused_is_dropped_at_once),
-        cmocka_unit_test(test_in_the_end_a_batch_is_given_up),
+        TEST_BY_OWN_CLOCK(test_in_the_end_a_batch_is_given_up),
         cmocka_unit_test(test_no_collector_makes_us_wait_for_long),
-        cmocka_unit_test(test_a_silent_collector_times_out),
+        TEST_BY_OWN_CLOCK(test_a_silent_collector_times_out),
         cmocka_unit_test(test_another_collector_gets_what_waits),
         cmocka_unit_test(test_turned_off_while_it_sends),
         cmocka_unit_test(test_a_flush_sends_all_that_it_can),

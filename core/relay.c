@@ -427,15 +427,18 @@ void pl_request_respond(struct pl_request *self, int status, const struct pl_hea
     pl_exchange_reply(exchange, status, answer_headers(self, headers), body, len);
 }
 
+void pl_request_note_failure(struct pl_request *self, const char *code)
+{
+    self->failed = true;
+    snprintf(self->reason, sizeof(self->reason), "%s", code ? code : "");
+}
+
 void pl_request_fail_with(struct pl_request *self, struct pl_client_error *error,
                           const struct pl_headers *headers)
 {
     struct pl_headers all;
     size_t len;
     error->request_id = self->id;
-    self->failed |= error->status >= 500;
-    if (error->code)
-        snprintf(self->reason, sizeof(self->reason), "%s", error->code);
     char *body = pl_client_error_body(self->dialect, error, &len);
     pl_headers_init(&all);
     if (headers)
@@ -452,7 +455,7 @@ void pl_request_fail_with(struct pl_request *self, struct pl_client_error *error
 void pl_request_fail(struct pl_request *self, int status, const char *code, const char *message)
 {
     struct pl_client_error error = {.status = status, .message = pl_str_of(message), .code = code};
-    self->failed = true;
+    pl_request_note_failure(self, code);
     pl_request_fail_with(self, &error, NULL);
 }
 

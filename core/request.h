@@ -273,6 +273,8 @@ void pl_request_respond(struct pl_request *self, int status, const struct pl_hea
                         const char *body, size_t len);
 /** Error answer in the client's dialect: what went wrong in the gateway or in its policy. */
 void pl_request_fail(struct pl_request *self, int status, const char *code, const char *message);
+/** The error that follows is the gateway's own; `code` goes into the log. */
+void pl_request_note_failure(struct pl_request *self, const char *code);
 /** The same, said by a policy or by the library. request_id is filled in; `headers` may be NULL. */
 void pl_request_fail_with(struct pl_request *self, struct pl_client_error *error,
                           const struct pl_headers *headers);

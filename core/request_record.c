@@ -131,8 +131,7 @@ static enum pl_end end_of(const struct pl_request *self)
         return PL_END_CLIENT_GONE;
     if (self->broken)
         return PL_END_CUT;
-    bool is_ours = !self->route || self->reason[0] != '\0';
-    if (is_ours && !self->failed && self->status >= 400)
+    if (!self->route && self->status >= 400)
         return PL_END_REFUSED;
     return self->failed ? PL_END_FAILED : PL_END_COMPLETE;
 }

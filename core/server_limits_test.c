@@ -244,6 +244,24 @@ static void await_end_in_time(struct client *client, uint64_t start_ms, uint64_t
     assert_true(took_ms < limit_ms + 5000);
 }
 
+/** Lets time pass by the test's own clock, and the server look at it: each quarter of its limits.
+ */
+static void pass_ms(struct net *net, uint64_t duration_ms)
+{
+    move_own_clock_ms(duration_ms);
+    run_for_ms(net, SHORT_MS / 2);
+}
+
+/** Waits for an end that must not come before `limit_ms` have passed since now, by the own clock.
+ */
+static void assert_ends_after(struct client *client, uint64_t limit_ms)
+{
+    pass_ms(client->net, limit_ms - 1);
+    assert_false(client->ended);
+    move_own_clock_ms(limit_ms); /* what was sent last may have been read only now */
+    client_await_end(client);
+}
+
 static void test_slow_head(void **state)
 {
     (void)state;
@@ -285,15 +303,14 @@ static void test_stalled_body(void **state)
     limits.body_idle_ms = SHORT_MS;
     net_init_with(&net, &limits, NULL, answer_ok);
     client_open(&client, &net);
-    client_send(&client, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 20\r\n\r\n");
-    for (int i = 0; i < 20; i++) { /* slow, but going on: longer than the limit in all */
-        run_for_ms(&net, SHORT_MS / 10);
+    client_send(&client, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 6\r\n\r\n");
+    for (int i = 0; i < 6; i++) { /* slow, but going on: longer than the limit in all */
+        pass_ms(&net, SHORT_MS / 3);
         client_send(&client, "x");
     }
     client_expect(&client, KEPT_OPEN);
     client_send(&client, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 20\r\n\r\nabc");
-    uint64_t start_ms = pl_now_ms();
-    await_end_in_time(&client, start_ms, SHORT_MS);
+    assert_ends_after(&client, SHORT_MS);
     assert_memory_equal(client.text, "HTTP/1.1 408 Request Timeout\r\n", 30);
     client_close(&client);
     await_no_connections(&net);
@@ -310,17 +327,17 @@ static void test_idle_connection(void **state)
     limits.keepalive_idle_ms = SHORT_MS;
     net_init_with(&net, &limits, NULL, answer_ok);
     client_open(&client, &net);
-    await_end_in_time(&client, pl_now_ms(), SHORT_MS - 5);
+    assert_ends_after(&client, SHORT_MS);
     assert_int_equal(client.len, 0);
     assert_false(client.reset);
     client_close(&client);
     client_open(&client, &net);
     for (int i = 0; i < 4; i++) { /* each answer starts the time anew */
-        run_for_ms(&net, SHORT_MS / 2);
+        pass_ms(&net, SHORT_MS - 1);
         client_send(&client, GET);
         client_expect(&client, KEPT_OPEN);
     }
-    await_end_in_time(&client, pl_now_ms(), SHORT_MS - 5);
+    assert_ends_after(&client, SHORT_MS);
     assert_int_equal(client.len, 0);
     client_close(&client);
     await_no_connections(&net);
@@ -418,12 +435,11 @@ static void test_slow_reader(void **state)
     client_deafen(&client);
     client_send(&client, GET);
     size_t taken_bytes = 0;
-    uint64_t start_ms = pl_now_ms();
-    while (pl_now_ms() - start_ms < 6 * SHORT_MS) {
+    for (int i = 0; i < 12; i++) {
         ssize_t got = recv(client.fd, taken, sizeof(taken), 0);
         assert_true(got > 0 || errno == EAGAIN);
         taken_bytes += got > 0 ? (size_t)got : 0;
-        run_for_ms(&net, 10);
+        pass_ms(&net, SHORT_MS / 2);
     }
     assert_true(taken_bytes < LARGE);
     client_listen(&client);
@@ -640,11 +656,11 @@ int main(void)
         cmocka_unit_test(test_connection_cap),
         cmocka_unit_test(test_connection_cap_for_a_crowd),
         cmocka_unit_test(test_slow_head),
-        cmocka_unit_test(test_stalled_body),
-        cmocka_unit_test(test_idle_connection),
+        TEST_BY_OWN_CLOCK(test_stalled_body),
+        TEST_BY_OWN_CLOCK(test_idle_connection),
         cmocka_unit_test(test_no_limit_while_the_answer_is_made),
         cmocka_unit_test(test_write_stall),
-        cmocka_unit_test(test_slow_reader),
+        TEST_BY_OWN_CLOCK(test_slow_reader),
         cmocka_unit_test(test_drain),
         cmocka_unit_test(test_drain_of_a_silent_client),
         cmocka_unit_test(test_free_while_draining),

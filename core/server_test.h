@@ -5,6 +5,7 @@
 #ifndef PL_SERVER_TEST_H
 #define PL_SERVER_TEST_H
 
+#include "clock_test.h"
 #include "listen.h"
 #include "server.h"
 
@@ -154,20 +155,20 @@ static void turn(struct net *net, uint64_t give_up_ms)
     event_base_loop(net->base, EVLOOP_ONCE);
     event_del(&timer);
     net->turns++;
-    assert_true(pl_now_ms() < give_up_ms);
+    assert_true(real_now_ms() < give_up_ms);
 }
 
 #define RUN_UNTIL(net, condition)                                                                  \
     do {                                                                                           \
-        for (uint64_t give_up_ms_ = pl_now_ms() + GIVE_UP_MS; !(condition);) {                     \
+        for (uint64_t give_up_ms_ = real_now_ms() + GIVE_UP_MS; !(condition);) {                   \
             turn(net, give_up_ms_);                                                                \
         }                                                                                          \
     } while (0)
 
 static TEST_UNUSED void run_for_ms(struct net *net, uint64_t duration_ms)
 {
-    uint64_t until_ms = pl_now_ms() + duration_ms;
-    RUN_UNTIL(net, pl_now_ms() >= until_ms);
+    uint64_t until_ms = real_now_ms() + duration_ms;
+    RUN_UNTIL(net, real_now_ms() >= until_ms);
 }
 
 /** What the last request's owner sees. */
@@ -252,7 +253,7 @@ static TEST_UNUSED void client_listen(struct client *self)
 /** Sends all of it, turning the loop; false when the connection breaks before. */
 static bool client_try_send(struct client *self, const char *data, size_t len)
 {
-    uint64_t give_up_ms = pl_now_ms() + GIVE_UP_MS;
+    uint64_t give_up_ms = real_now_ms() + GIVE_UP_MS;
     while (len > 0) {
         ssize_t put = send(self->fd, data, len, MSG_NOSIGNAL);
         if (put < 0 && errno != EAGAIN) {

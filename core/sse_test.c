@@ -243,6 +243,43 @@ static void test_lines_may_be_of_any_length(void **state)
     }
 }
 
+/* A line of 100 MB costs a pass over its bytes, and nothing is kept of it. */
+static void test_an_event_may_be_of_any_size(void **state)
+{
+    (void)state;
+    const size_t piece_bytes = 65536, piece_count = 1600;
+    char *piece = malloc(piece_bytes);
+    struct pl_sse sse;
+    assert_non_null(piece);
+    memset(piece, 'x', piece_bytes);
+    pl_sse_init(&sse);
+    assert_int_equal(pl_sse_feed(&sse, "data: a\n\ndata: ", 15), 9);
+    for (size_t i = 0; i < piece_count; i++) {
+        assert_int_equal(pl_sse_feed(&sse, piece, piece_bytes), 0);
+        assert_true(sse.in_event);
+    }
+    assert_int_equal(pl_sse_feed(&sse, "\n\ndata", 6), 2);
+    assert_int_equal(sse.event_count, 2);
+    free(piece);
+}
+
+static void test_a_piece_may_have_many_events(void **state)
+{
+    (void)state;
+    static const char one[] = "event: x\r\ndata: {}\r\n\r\n";
+    const size_t count = 10000, one_bytes = sizeof(one) - 1;
+    char *text = malloc(count * one_bytes + 1);
+    assert_non_null(text);
+    for (size_t i = 0; i < count; i++)
+        memcpy(text + i * one_bytes, one, one_bytes);
+    struct pl_str stream = {text, count * one_bytes};
+    struct outcome whole = feed(stream, 0, stream.len);
+    assert_int_equal(whole.event_count, count);
+    assert_int_equal(whole.boundary_bytes, stream.len);
+    assert_same(whole, feed(stream, 0, 7));
+    free(text);
+}
+
 /* Searching for the next LF anew at each CR would take minutes. */
 static void test_a_piece_of_line_ends_takes_linear_time(void **state)
 {
@@ -281,6 +318,8 @@ int main(void)
         cmocka_unit_test(test_knows_terminal_events),
         cmocka_unit_test(test_knows_what_is_not_terminal),
         cmocka_unit_test(test_lines_may_be_of_any_length),
+        cmocka_unit_test(test_an_event_may_be_of_any_size),
+        cmocka_unit_test(test_a_piece_may_have_many_events),
         cmocka_unit_test(test_a_piece_of_line_ends_takes_linear_time),
         cmocka_unit_test(test_takes_nothing),
     };

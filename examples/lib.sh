@@ -35,7 +35,7 @@ fail() {
 # Ends everything, whatever the reason: first politely, then, after five seconds, for sure.
 finish() {
     trap '' INT TERM HUP
-    [ -z "$shown" ] || kill "$shown" 2>/dev/null
+    [ -z "$shown" ] || kill "$shown" 2>/dev/null && wait "$shown" 2>/dev/null
     if [ "${#pids[@]}" -gt 0 ]; then
         kill -TERM "${pids[@]}" 2>/dev/null
         local turns=100

@@ -84,7 +84,7 @@ local function answer_given_up(req, code, retry_after_ms)
     headers = { ["Retry-After"] = tostring(math.ceil(retry_after_ms / 1000)) }
   end
   local status, _, message = errors.given_up(code)
-  return native.fail(req, status, code, message, nil, headers)
+  return native.fail(req, status, code, message, nil, headers, true)
 end
 
 --- Answers the client with `res`, or with the error that `err` stands for; waits for the end.
@@ -95,7 +95,8 @@ function request.relay(req, res, err)
   end
   local code, retry_after_ms = native.given_up(req)
   if err == nil and code then return answer_given_up(req, code, retry_after_ms) end
-  return native.fail(req, errors.from_failure(err))
+  local status, failure_code, message = errors.from_failure(err)
+  return native.fail(req, status, failure_code, message, nil, nil, true)
 end
 
 --- Answers with a whole body; a table is sent as JSON.
@@ -112,10 +113,12 @@ local NO_OPTIONS = {}
 -- @tparam number status
 -- @tparam ?string code for programs
 -- @tparam string message for people
--- @tparam[opt] table options `param`: the member of the body at fault; `headers` of the answer
+-- @tparam[opt] table options `param`: the member of the body at fault; `headers` of the answer;
+-- `is_own`, for the library only: it is an error of the gateway's own, and so called in the log
 function request.fail(req, status, code, message, options)
   options = options or NO_OPTIONS
-  return native.fail(req, status, code, errors.clean(message), options.param, options.headers)
+  return native.fail(req, status, code, errors.clean(message), options.param, options.headers,
+    options.is_own)
 end
 
 --- The body as a table, decoded anew at each call; nil, "malformed" when it is not JSON, nil,

@@ -136,7 +136,8 @@ function errors.from_failure(err)
   return failure[1], code, message
 end
 
-local MODEL_AT_FAULT = { param = "model" }
+local OWN = { is_own = true }
+local MODEL_AT_FAULT = { param = "model", is_own = true }
 
 local GIVEN_UP = {
   queue_full = "All targets of this route are busy, and the queue is full",
@@ -160,9 +161,11 @@ end
 -- @treturn number status 404
 -- @treturn string code
 -- @treturn string message
+-- @treturn table options
 function errors.unknown_url(method, path)
-  return 404, "unknown_url", "Unknown request URL: " .. errors.clean(method, PART_MAX_BYTES) .. " "
+  local message = "Unknown request URL: " .. errors.clean(method, PART_MAX_BYTES) .. " "
     .. errors.clean(path, PART_MAX_BYTES)
+  return 404, "unknown_url", message, OWN
 end
 
 --- For a model that no route serves.

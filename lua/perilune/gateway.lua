@@ -22,8 +22,9 @@ local PREFIX = "/v1/"
 local MODELS_PATH = "/v1/models"
 local JSON_HEADERS = { ["content-type"] = "application/json" }
 local ALLOWED = "GET, HEAD, POST, PUT, PATCH, DELETE"
-local NOT_ALLOWED = { headers = { allow = ALLOWED } }
-local MODEL_AT_FAULT = { param = "model" }
+local NOT_ALLOWED = { headers = { allow = ALLOWED }, is_own = true }
+local OWN = { is_own = true }
+local MODEL_AT_FAULT = { param = "model", is_own = true }
 local METHODS = { GET = true, HEAD = true, POST = true, PUT = true, PATCH = true, DELETE = true }
 
 -- POST to these means nothing without a model.
@@ -97,7 +98,8 @@ end
 
 --- The policy could not even begin, and its route wants no other.
 local function refuse_policy(req)
-  return req:fail(500, "policy_error", "The gateway's policy failed while it handled this request.")
+  return req:fail(500, "policy_error",
+    "The gateway's policy failed while it handled this request.", OWN)
 end
 
 -- ---- routes --------------------------------------------------------------------------------

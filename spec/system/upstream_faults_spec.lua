@@ -446,6 +446,7 @@ describe("a stall", function()
       { "connect", CONNECT .. AND_GOOD }, { "connect-alone", CONNECT, "attempts = 1," },
       { "head", limited('head = "100ms"') .. AND_GOOD },
       { "idle", limited('idle = "120ms", head = "10s"') .. AND_GOOD },
+      { "slow", limited('idle = "2s"') .. AND_GOOD },
       { "idle-alone", limited('idle = "120ms"'), "attempts = 1," },
       { "try", limited('try = "150ms"') .. AND_GOOD },
       { "first", limited('first_token = "120ms", idle = "10s"') .. AND_GOOD },
@@ -464,12 +465,13 @@ describe("a stall", function()
     end
   end
 
-  --- Writes bytes, and then one of `more` every 30 ms until the gateway has left.
-  local function trickling(bytes, more)
+  --- Writes bytes, and then one of `more` every 30 ms, or so many seconds, until the gateway has
+  -- left.
+  local function trickling(bytes, more, every_s)
     return function(conn)
       conn:write(bytes)
       for at = 1, #more do
-        local _, reason = conn:fill(0.03)
+        local _, reason = conn:fill(every_s or 0.03)
         if reason ~= "timeout" or not conn:write(more:sub(at, at)) then break end
       end
       return "close"
@@ -542,8 +544,8 @@ describe("a stall", function()
 
   it("is none as long as something comes", function()
     local body = '{"a":1}'
-    play = trickling(JSON_HEAD .. ("Content-Length: %d\r\n\r\n"):format(#body), body)
-    local answer = chat("idle")
+    play = trickling(JSON_HEAD .. ("Content-Length: %d\r\n\r\n"):format(#body), body, 0.4)
+    local answer = chat("slow")
     assert.equal(body, answer.body)
     assert.equal("complete", answer.ended)
   end)
@@ -711,7 +713,7 @@ describe("retry", function()
     local function models(spec) -- "x0 y0 z1": models with their priorities, all of them bad
       return (spec:gsub("(%a)(%d) ?", '{ provider = "bad", model = "%1", priority = %2 }, '))
     end
-    local SLOW = 'backoff = { base = "150ms", max = "150ms", floor = "150ms" }, '
+    local SLOW = 'backoff = { base = "1s", max = "1s", floor = "1s" }, '
     list[#list + 1] = { "rounds", models("x0 y0 z1"), SLOW .. "attempts = 7, per_priority = 1," }
     list[#list + 1] = { "again", models("x0 z1"), SLOW .. "attempts = 5, per_priority = 3," }
     list[#list + 1] = { "few", models("x0 y0 z1"), "attempts = 2," }
@@ -743,7 +745,7 @@ describe("retry", function()
     local text, last_s = "", nil
     play = function(conn, request)
       local now_s = support.now()
-      local waited = last_s and now_s - last_s > 0.075
+      local waited = last_s and now_s - last_s > 0.8
       text = text .. (last_s and (waited and "|" or " ") or "") .. request:json().model
       last_s = now_s
       conn:respond_json(503, { error = { message = "no" } })

@@ -51,11 +51,12 @@ describe("perilune.errors", function()
 
   it("says which model is not there, and what is at fault", function()
     assert.same({ 404, "model_not_found", "The model `gpt-9` does not exist or is not configured "
-      .. "in the gateway", { param = "model" } }, { errors.model_not_found("gpt-9") })
+      .. "in the gateway", { param = "model", is_own = true } },
+      { errors.model_not_found("gpt-9") })
   end)
 
   it("says which path is not there", function()
-    assert.same({ 404, "unknown_url", "Unknown request URL: GET /foo" },
+    assert.same({ 404, "unknown_url", "Unknown request URL: GET /foo", { is_own = true } },
       { errors.unknown_url("GET", "/foo") })
   end)
 

@@ -64,6 +64,43 @@ describe("chat completions", function()
     assert.equal(4, answer:json().usage.prompt_tokens)
   end)
 
+  describe("that the assistant has begun", function()
+    local PATHS = { "/v1/chat/completions", "/v1/messages" }
+
+    local function ask(world, path, ...)
+      local messages = {}
+      for number, text in ipairs { ... } do
+        messages[number] = { role = number % 2 == 1 and "user" or "assistant", content = text }
+      end
+      return world:post(path, { model = "m", max_tokens = 100, messages = messages })
+    end
+
+    local function text_of(answer)
+      local body = answer:json()
+      return body.choices and body.choices[1].message.content or body.content[1].text
+    end
+
+    it("go on from there", function()
+      local world = sim.start { "--mode", "echo" }
+      for _, path in ipairs(PATHS) do
+        assert.equal(" three four", text_of(ask(world, path, "one two three four", "one two")))
+        assert.equal("", text_of(ask(world, path, "one", "one")))
+        assert.equal("other", text_of(ask(world, path, "one two", "other")))
+        assert.equal("one two", text_of(ask(world, path, "x", "y", "one two")))
+      end
+    end)
+
+    it("are refused where that is asked for", function()
+      local world = sim.start { "--mode", "echo", "--refuse-prefix" }
+      for _, path in ipairs(PATHS) do
+        local answer = ask(world, path, "one two", "one")
+        assert.equal(400, answer.status)
+        assert.matches("^This model does not go on", answer:json().error.message)
+        assert.equal(200, ask(world, path, "one two").status)
+      end
+    end)
+  end)
+
   it("honour max_tokens and max_completion_tokens", function()
     local world = sim.start { "--mode", "echo" }
     local answer = world:post("/v1/chat/completions", sim.chat("a b c d", { max_tokens = 3 }))

@@ -87,6 +87,17 @@ describe("error answers", function()
     end
   end)
 
+  it("of a content filter have a code of their own", function()
+    local world = failing("content_filter")
+    local answer = world:post("/v1/chat/completions", stream())
+    assert.equal(400, answer.status)
+    assert.same({ "BadRequestError", "content_policy_violation" },
+      { answer:json().error.type, answer:json().error.code })
+    answer = world:post("/v1/messages", '{"model":"m"}')
+    assert.equal(400, answer.status)
+    assert.equal("invalid_request_error", answer:json().error.type)
+  end)
+
   it("come before the model is looked at, and on every endpoint", function()
     local world = sim.start { "--model", "served", "--failure-injection-rate", "100",
       "--failure-types", "server_error" }

@@ -19,8 +19,9 @@ local ANTHROPIC_TYPES = {
 -- @tparam number status HTTP status
 -- @tparam string message
 -- @tparam[opt] string param the request's member at fault
-function errors.new(status, message, param)
-  return { status = status, message = message, param = param }
+-- @tparam[opt] string code in OpenAI's form, where it is not the status
+function errors.new(status, message, param, code)
+  return { status = status, message = message, param = param, code = code }
 end
 
 --- The body that could not be read.
@@ -43,9 +44,10 @@ end
 
 --- The body of an OpenAI endpoint's error answer.
 function errors.openai_body(err)
-  return format('{"error":{"message":%s,"type":"%s","param":%s,"code":%d}}',
+  return format('{"error":{"message":%s,"type":"%s","param":%s,"code":%s}}',
     json.string(err.message), openai_type(err.status),
-    err.param and json.string(err.param) or "null", err.status)
+    err.param and json.string(err.param) or "null",
+    err.code and json.string(err.code) or format("%d", err.status))
 end
 
 --- The body of an Anthropic endpoint's error answer.

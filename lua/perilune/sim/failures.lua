@@ -11,7 +11,7 @@ failures.TYPES = {
   "rate_limit", "invalid_api_key", "context_length", "server_error", "invalid_request",
   "model_not_found",
   "reset_before_headers", "reset_after_headers", "hang", "slow_first_token", "cut", "stall",
-  "garbage", "no_done", "empty",
+  "garbage", "no_done", "empty", "content_filter",
 }
 
 local ERROR_TYPE_COUNT = 6
@@ -34,6 +34,10 @@ local ERRORS = {
   end,
   invalid_request = function()
     return errors.new(400, "Invalid request: missing required parameter 'model'.", "model")
+  end,
+  content_filter = function()
+    return errors.new(400, "Output blocked by content filtering policy.", nil,
+      "content_policy_violation")
   end,
   model_not_found = function(model)
     return errors.new(404, format("The model '%s-nonexistent' does not exist", model), "model")

@@ -22,11 +22,11 @@ function messages.parse(reader)
 end
 
 --- What is wrong with a request that could be read.
-function messages.check(asked)
+function messages.check(asked, config)
   if asked.prompts[1].message_count > 0 and not asked.max_tokens then
     return errors.new(400, "max_tokens is required", "max_tokens")
   end
-  return prompts.check_messages(asked)
+  return prompts.check_messages(asked, config)
 end
 
 -- A message object around its content, stop reason and output tokens.

@@ -33,7 +33,9 @@ local MODEL = {
   { flag = "max-model-len", kind = "integer", default = 1024, min = 1, max = 10000000,
     help = "context window in tokens, prompt and answer together" },
   { flag = "mode", kind = "choice", default = "random", values = { "random", "echo" },
-    help = "answer with random sentences, or with the last message" },
+    help = "random sentences, or the last message, from where the assistant has got to" },
+  { flag = "refuse-prefix", kind = "boolean", default = false, admin = true,
+    help = "400 to conversations that end in a message of the assistant's" },
   { flag = "default-embedding-dimensions", kind = "integer", default = 384, min = 1, max = 8192,
     help = "length of embeddings when the request does not say" },
   { flag = "seed", kind = "integer",
@@ -221,7 +223,7 @@ Failure types
   error answers:  rate_limit invalid_api_key context_length server_error invalid_request
                   model_not_found
   only by name:   reset_before_headers reset_after_headers hang slow_first_token cut stall garbage
-                  no_done empty
+                  no_done empty content_filter
 
 Per request, by header: X-Return-Error: STATUS, x-sim-failure: TYPE|none, and x-sim-FLAG for
 retry-after, time-to-first-token, inter-token-latency, slow-first-token, cut-after, stall-after,

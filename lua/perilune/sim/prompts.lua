@@ -41,11 +41,18 @@ function prompts.content(reader, name)
   return ""
 end
 
---- The prompt that an array of messages makes.
+--- What is left to echo of a text that the assistant has begun already.
+local function rest_of(text, begun)
+  if text:sub(1, #begun) == begun then return text:sub(#begun + 1) end
+  return begun
+end
+
+--- The prompt that an array of messages makes. It may end in the beginning of the answer.
 -- @tparam table reader fields of the request
 -- @tparam string name the member that holds the messages
 -- @tparam[opt] string system text that comes before them
--- @treturn table a prompt, and in message_count how many messages there were
+-- @treturn table a prompt; message_count: how many messages there were; has_prefix: the last one
+-- is the assistant's
 function prompts.of_messages(reader, name, system)
   local messages = reader:array(name) or {}
   local prompt = { count = tokens.count(system or ""), echo = "", message_count = #messages }
@@ -56,9 +63,10 @@ function prompts.of_messages(reader, name, system)
       return prompt
     end
     local part = fields.of(message, format("%s%s[%d].", reader.path, name, index - 1))
-    part:string("role")
-    prompt.echo = prompts.content(part, "content")
-    prompt.count = prompt.count + tokens.count(prompt.echo)
+    prompt.has_prefix = part:string("role") == "assistant"
+    local text = prompts.content(part, "content")
+    prompt.echo = prompt.has_prefix and rest_of(prompt.echo, text) or text
+    prompt.count = prompt.count + tokens.count(text)
     reader:adopt(part)
   end
   return prompt
@@ -103,9 +111,14 @@ function prompts.check_limits(asked)
 end
 
 --- As `check_limits`, for requests that must hold messages.
-function prompts.check_messages(asked)
-  if asked.prompts[1].message_count == 0 then
+function prompts.check_messages(asked, config)
+  local prompt = asked.prompts[1]
+  if prompt.message_count == 0 then
     return errors.new(400, "messages must not be empty", "messages")
+  end
+  if prompt.has_prefix and config.refuse_prefix then
+    return errors.new(400, "This model does not go on with a message of the assistant's: the last "
+      .. "one must be the user's.", "messages")
   end
   return prompts.check_limits(asked)
 end
