@@ -212,6 +212,14 @@ void pl_try_report_failure(struct pl_try *self, enum pl_failure failure)
     report(self, outcome_of_failure(failure), answered);
 }
 
+void pl_try_report_class(struct pl_try *self, enum pl_class class, bool answered)
+{
+    if (class < PL_CLASS_RATE_LIMITED || class >= PL_CLASS_COUNT)
+        report(self, PL_OUTCOME_NEUTRAL, answered);
+    else
+        report(self, outcome_of_failure(pl_request_failure_of(class)), answered);
+}
+
 static void log_key(const struct pl_try *self, const struct pl_provider *provider, const char *why)
 {
     char key[160];

@@ -259,6 +259,16 @@ static int settle_error(lua_State *L)
     return 0;
 }
 
+/* settle_class(req, class): of which class the try at hand is, where the route has its own. */
+static int settle_class(lua_State *L)
+{
+    struct pl_request *self = check(L, 1, REQUEST_CLASS);
+    size_t len;
+    const char *name = luaL_checklstring(L, 2, &len);
+    pl_request_settle_class(self, pl_class_from_name((struct pl_str){name, len}));
+    return 0;
+}
+
 /* relay_begin(req, res): commits; yields until the answer has ended. */
 static int relay_begin(lua_State *L)
 {
@@ -430,10 +440,12 @@ static struct pl_gate_options check_gate(lua_State *L, int index)
     lua_getfield(L, index, "on");
     lua_getfield(L, index, "max_bytes");
     lua_getfield(L, index, "check_body");
-    gate.on = (enum pl_gate_on)luaL_checkoption(L, -3, NULL, names);
-    gate.max_bytes = (uint32_t)luaL_checkint(L, -2);
-    gate.check_body = lua_toboolean(L, -1);
-    lua_pop(L, 3);
+    lua_getfield(L, index, "settles");
+    gate.on = (enum pl_gate_on)luaL_checkoption(L, -4, NULL, names);
+    gate.max_bytes = (uint32_t)luaL_checkint(L, -3);
+    gate.check_body = lua_toboolean(L, -2);
+    gate.settles = lua_toboolean(L, -1);
+    lua_pop(L, 4);
     return gate;
 }
 
@@ -503,6 +515,7 @@ void pl_bind_request(lua_State *L)
                                          {"send_begin", send_begin},
                                          {"send_result", send_result},
                                          {"settle_error", settle_error},
+                                         {"settle_class", settle_class},
                                          {"relay_begin", relay_begin},
                                          {"relay_result", relay_result},
                                          {"respond", respond},

@@ -123,6 +123,11 @@ enum pl_class pl_request_class_of(enum pl_failure failure)
     return (enum pl_class)(PL_CLASS_DNS + (failure - PL_FAIL_DNS));
 }
 
+enum pl_failure pl_request_failure_of(enum pl_class class)
+{
+    return (enum pl_failure)(PL_FAIL_DNS + (class - PL_CLASS_DNS));
+}
+
 static enum pl_end end_of(const struct pl_request *self)
 {
     if (self->killed)

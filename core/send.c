@@ -181,8 +181,7 @@ void pl_try_drop(struct pl_try *self)
     free(self->stream_options);
     self->stream_options = NULL;
     self->trail_index = PL_NO_TRAIL_ENTRY;
-    self->is_judged = false;
-    self->key_is_marked = false;
+    self->is_judged = self->key_is_marked = self->is_unsettled = false;
 }
 
 void pl_request_drop_answer(struct pl_request *self)
@@ -214,9 +213,38 @@ static void judged_without_answer(struct pl_try *self, enum pl_failure failure, 
 static void fail(struct pl_try *self, enum pl_failure failure, const char *detail)
 {
     (void)add_trail(self, 0, failure);
-    pl_try_report_failure(self, failure);
-    pl_try_leave(self);
+    self->is_unsettled = self->request->gate.settles && failure != PL_FAIL_TIMEOUT_DEADLINE;
+    if (!self->is_unsettled) {
+        pl_try_report_failure(self, failure);
+        pl_try_leave(self);
+    }
     judged_without_answer(self, failure, detail);
+}
+
+static uint32_t first_token_ms(const struct pl_try *self)
+{
+    return self->response.is_sse ? pl_try_entry(self)->duration_ms : self->response.head_ms;
+}
+
+static void leave_at_end(struct pl_try *self)
+{
+    if (!self->attempt)
+        pl_try_leave(self);
+}
+
+void pl_request_settle_class(struct pl_request *self, enum pl_class class)
+{
+    struct pl_try *try = self->current;
+    struct pl_trail_entry *entry = pl_try_entry(try);
+    if (!try->is_unsettled || !entry)
+        return;
+    try->is_unsettled = false;
+    if (entry->status > 0 && (class == PL_CLASS_OK || class == pl_class_of_status(entry->status)))
+        pl_try_report_status(try, class == PL_CLASS_OK ? 200 : entry->status, first_token_ms(try));
+    else
+        pl_try_report_class(try, class, entry->status > 0);
+    entry->class = class;
+    leave_at_end(try);
 }
 
 /* There is an answer to judge. */
@@ -235,10 +263,11 @@ static void have_answer(struct pl_try *self)
     self->trail_is_open = self->attempt != NULL;
     if (response->is_sse)
         entry->first_token_ms = entry->duration_ms;
-    pl_try_report_status(self, response->status,
-                         response->is_sse ? entry->duration_ms : response->head_ms);
-    if (!self->attempt)
-        pl_try_leave(self);
+    self->is_unsettled = self->request->gate.settles;
+    if (!self->is_unsettled) {
+        pl_try_report_status(self, response->status, first_token_ms(self));
+        leave_at_end(self);
+    }
     judged(self);
 }
 
@@ -540,7 +569,8 @@ static void on_done(struct pl_attempt *attempt, enum pl_failure failure, void *a
         have_answer(self);
         return;
     }
-    pl_try_leave(self);
+    if (!self->is_unsettled)
+        pl_try_leave(self);
     pl_request_wake(self->request, PL_WAIT_BODY);
 }
 
@@ -577,7 +607,7 @@ int pl_try_start(struct pl_try *self, const struct pl_target *target)
     self->target = target;
     self->start_ms = pl_last_now_ms();
     self->trail_index = PL_NO_TRAIL_ENTRY;
-    self->is_judged = self->key_is_marked = false;
+    self->is_judged = self->key_is_marked = self->is_unsettled = false;
     self->so_far = (struct pl_trail_entry){
         .key = provider->key_count > 0 ? (uint8_t)(key_index(self, provider) + 1) : 0,
         .span_id = generation->topology->traces ? pl_trace_new_span_id() : 0,

@@ -117,6 +117,7 @@ struct pl_try {
     bool trail_is_open;           /* it has its entry, and is still at work */
     bool paused;                  /* the attempt waits for the client to read */
     bool reads_usage;
+    bool is_unsettled;      /* its health has not heard of it: see pl_request_settle_class */
     bool key_is_marked;     /* what came of it took its key out */
     bool hides_usage;       /* the answer's usage event is ours: the client does not get it */
     bool hidden_ends_in_cr; /* an LF that comes next belongs to it */
@@ -163,6 +164,8 @@ void pl_try_leave(struct pl_try *self);
 /** Its outcome, once: a status, or a failure. */
 void pl_try_report_status(struct pl_try *self, int status, uint32_t first_token_ms);
 void pl_try_report_failure(struct pl_try *self, enum pl_failure failure);
+/** The same of an answer, or a failure, that is of another class than it says itself. */
+void pl_try_report_class(struct pl_try *self, enum pl_class class, bool answered);
 
 /** Its key was refused: out for a while, for all requests. Nothing without a key. */
 void pl_try_refuse_key(struct pl_try *self);

@@ -409,6 +409,23 @@ return {
         --},
       --},
 
+      -- Other names for what comes of a try; all that follows goes by them: health, retries, log,
+      -- metrics, policies. ok, rate_limited, auth, billing, model_not_found, context_length,
+      -- content_filter, client_fault, overloaded and server_error can be given. The first one that
+      -- has a say decides.
+      --classes = {
+        -- A judgement of your own: a class, or nil. res and err are what send gives to policies.
+        --decide = function(res, err, class)
+          --if res and res.headers["x-shed"] then return "overloaded" end
+        --end,
+        -- Codes and types of errors, without case, at most 64.
+        --code = { ["insufficient_quota"] = "rate_limited" },
+        -- Statuses from 200 to 599, at most 64.
+        --status = { [418] = "overloaded" },
+        -- Classes, at most 64.
+        --class = { ["timeout_head"] = "overloaded" },
+      --},
+
       --deadline = "10m",                    -- 1ms to 24h; for the whole request
 
       -- When an answer that streams counts as one; until then it can still be left for the next

@@ -321,6 +321,32 @@ local function classify_error(decoded)
   return class, status or STATUS_OF_CLASS[class], message
 end
 
+local function add_code(list, code)
+  if type(code) ~= "string" or code == "" then return end
+  list[#list + 1] = (code:lower():gsub("^.*#", ""):gsub(":.*$", ""))
+end
+
+--- What an error calls itself: codes, types and the like, lower case, the most specific first.
+-- @param[opt] res an answer from status 400 on
+-- @tparam[opt] table said instead of it, what came in place of an answer, decoded
+-- @treturn {string,...}
+local function codes_of(res, said)
+  local list = {}
+  if type(said) == "table" and type(said.response) == "table" then said = said.response end
+  local inner, body = error_parts(res or { json = function() return said end })
+  if inner then
+    local nested, details = inner.innererror, inner.details
+    add_code(list, type(nested) == "table" and nested.code)
+    for position = 1, type(details) == "table" and DETAILS_MAX or 0 do
+      add_code(list, type(details[position]) == "table" and details[position].reason)
+    end
+    for _, key in ipairs { "code", "type", "status" } do add_code(list, inner[key]) end
+    if inner == body then add_code(list, body.__type) end
+  end
+  if res then add_code(list, res.headers["x-amzn-errortype"]) end
+  return list
+end
+
 --- Whether an answer says that the credential itself is not accepted: not for this model, or for
 -- this request, but at all. A client must not be able to bring that about.
 -- @param res the answer
@@ -356,5 +382,6 @@ end
 
 return {
   classify = classify, classify_error = classify_error, refuses_key = refuses_key,
+  codes_of = codes_of,
   CLASSES = CLASSES, CLASS_NAMES = CLASS_NAMES, GROUPS = GROUPS,
 }

@@ -139,8 +139,10 @@ end
 local function gate_of(entry)
   local gate = entry.gate or {}
   local on, max_bytes = gate.on or "content", gate.max_bytes or GATE_MAX_BYTES
-  if on == "content" and max_bytes == GATE_MAX_BYTES and not entry.check_body then return nil end
-  return { on = on, max_bytes = max_bytes, check_body = entry.check_body }
+  local is_default = on == "content" and max_bytes == GATE_MAX_BYTES
+  if is_default and not entry.check_body and not entry.classes then return nil end
+  return { on = on, max_bytes = max_bytes, check_body = entry.check_body,
+    settles = entry.classes ~= nil }
 end
 
 --- What is needed of each route, in order.
@@ -154,7 +156,7 @@ local function make_served(deps)
         ("route \"%s\": there is no policy \"%s\""):format(entry.name, object.policy)
     end
     served[position] = { name = entry.name, deadline_ms = entry.deadline_ms, object = object,
-      policy = policy, policy_name = object.policy, floor = floor.new(object, deps.candidates),
+      policy = policy, policy_name = object.policy, floor = floor.new(object, deps.candidates, deps.classify),
       refuses_floor = entry.on_policy_error == "fail", gate = gate_of(entry),
       pattern_of = route.pattern_finder(entry.match and entry.match.model) }
   end
@@ -170,6 +172,7 @@ end
 --  * candidates(route): as policies have it, for the floor policy
 --  * now_wall_ms(): for the `created` of models
 --  * last_work(): see perilune.retry; may be absent
+--  * classify(res, err): where routes have classes of their own; may be absent
 --
 -- @treturn[1] function handle(req, serves_floor), which may yield; serves_floor: its policy has
 -- failed, and the floor policy is to serve the request

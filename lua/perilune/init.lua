@@ -48,8 +48,9 @@ end
 local function make_classify(native)
   local tell = native.classed
   if not tell then return classify.classify end
+  local classify_outcome = native.classify or classify.classify -- a route's own, see boot.lua
   return function(res, err)
-    local class, status = classify.classify(res, err)
+    local class, status = classify_outcome(res, err)
     if status and class ~= "ok" then tell(class) end
     return class, status
   end

@@ -1,6 +1,7 @@
 --- What may be said of a route: which requests it takes, how it chooses among its targets, what is
 -- tried again, what is changed in the answer. Plain data.
 
+local classes = require "perilune.classes"
 local classify = require "perilune.classify"
 local retry = require "perilune.retry"
 local route = require "perilune.route"
@@ -8,6 +9,7 @@ local sorted = require "perilune.sorted"
 local target = require "perilune.schema.target"
 local texts = require "perilune.schema.texts"
 local types = require "perilune.schema.types"
+local wording = require "perilune.schema.wording"
 
 local integer, list, section, with = types.integer, types.list, types.section, types.with
 local exact_span, matching = types.exact_span, texts.matching
@@ -123,6 +125,28 @@ local RETRY = section {
   } },
 }
 
+-- What outcomes are called ------------------------------------------------------------------------
+
+local function status_key(key)
+  if type(key) == "number" and key % 1 == 0 and key >= 200 and key <= 599 then return key end
+  return nil, "invalid", "is not a status from 200 to 599"
+end
+
+local function class_key(key)
+  if classify.CLASSES[key] and key ~= "timeout_deadline" then return key end
+  return nil, "invalid", "is no outcome class that can be changed: "
+    .. wording.hint(key, classify.CLASS_NAMES)
+end
+
+local OWN_CLASS = types.choice(classes.CHOICES)
+
+local CLASSES = types.record {
+  { "decide", { kind = "function", arguments = "res, err, class" } },
+  { "code", types.map(texts.named(texts.printable), OWN_CLASS, 0, 64) },
+  { "status", types.map(status_key, OWN_CLASS, 0, 64) },
+  { "class", types.map(class_key, OWN_CLASS, 0, 64) },
+}
+
 -- The route ---------------------------------------------------------------------------------------
 
 local POLICY = texts.name(matching("^[a-z0-9_-]+$", "must be made of a-z, 0-9, _ and - only"))
@@ -150,6 +174,7 @@ return types.record {
   { "panic", types.choice({ "use", "fail" }, "use") },
   { "max_ejection_percent", types.percent(100) },
   { "retry", RETRY },
+  { "classes", CLASSES },
   { "deadline", types.span("1ms", "24h", "10m") },
   { "gate", GATE },
   { "check_body", types.boolean(false) },

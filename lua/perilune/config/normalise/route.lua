@@ -95,7 +95,7 @@ local function normalise_route(entry, name, defaults)
     on_policy_error = entry.on_policy_error or defaults.on_policy_error,
     balance = balance_of(entry.balance), panic = entry.panic,
     max_ejection_ratio = entry.max_ejection_percent / 100,
-    retry = retry_of(entry.retry), deadline_ms = entry.deadline,
+    retry = retry_of(entry.retry), classes = entry.classes, deadline_ms = entry.deadline,
     gate = { on = entry.gate.on, max_bytes = entry.gate.bytes }, check_body = entry.check_body,
     response = response_of(entry.response), models = matching.models_of(entry),
   }
