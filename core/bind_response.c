@@ -65,7 +65,7 @@ void pl_bind_check_response(lua_State *L, int index, struct pl_request *request)
 }
 
 /* Whether any header may say how long to wait: Lua need not ask for each of them by name. */
-static bool has_wait_hint(const struct pl_headers *headers)
+static bool has_header_hint(const struct pl_headers *headers)
 {
     static const struct pl_str starts[] = {
         {"retry-after", 11}, {"x-ms-retry-after", 16}, {"x-ratelimit-reset", 17}};
@@ -78,6 +78,22 @@ static bool has_wait_hint(const struct pl_headers *headers)
         }
     }
     return false;
+}
+
+/* Gemini says it in the body: google.rpc.RetryInfo. */
+static bool has_body_hint(const struct pl_response *self)
+{
+    static const char key[] = "\"retryDelay\"";
+    size_t len = self->held ? evbuffer_get_length(self->held) : 0;
+    if ((self->status != 429 && self->status != 503) || len == 0)
+        return false;
+    struct evbuffer_ptr at = evbuffer_search(self->held, key, sizeof(key) - 1, NULL);
+    return at.pos >= 0;
+}
+
+static bool has_wait_hint(const struct pl_response *self)
+{
+    return has_header_hint(&self->headers) || has_body_hint(self);
 }
 
 static void push_work(lua_State *L, const struct pl_try *try)
@@ -102,7 +118,7 @@ static int response_index(lua_State *L)
     else if (strcmp(key, "target") == 0)
         pl_bind_push_target(L, request->generation, request->current->target);
     else if (strcmp(key, "has_wait_hint") == 0)
-        lua_pushboolean(L, has_wait_hint(&self->headers));
+        lua_pushboolean(L, has_wait_hint(self));
     else if (strcmp(key, "work") == 0)
         push_work(L, request->current);
     else if (strcmp(key, "head_ms") == 0)

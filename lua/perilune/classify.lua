@@ -7,11 +7,12 @@
 --     401          auth, or model_not_found when a code in the body says that only the model is
 --                  out of the key's reach
 --     402          billing
---     403          auth, unless a code in the body says otherwise
+--     403          auth, unless the body says otherwise
 --     404          model_not_found or client_fault, see below
 --     408          server_error: the target gave up on itself, no limit of ours has run out
 --     413          context_length: too large for this target, another may take it
---     429          rate_limited, or billing when the code says that the money has run out
+--     429          rate_limited; billing when the code says that the money has run out, overloaded
+--                  when it says that the model is still being loaded
 --     503, 529     overloaded
 --     other 5xx    server_error
 --     other 4xx    client_fault, unless the body says otherwise
@@ -91,6 +92,14 @@ local CODE_CLASS = {
   servicequotaexceededexception = "rate_limited", -- Bedrock, with 400
   overloaded_error = "overloaded", -- Anthropic
   modelerrorexception = "server_error", -- Bedrock, with 424
+  modelstreamerrorexception = "server_error", -- Bedrock, with 424
+  modelnotreadyexception = "overloaded", -- Bedrock, with 429: it is being loaded
+}
+
+-- The members of Bedrock's streams that stand for an error.
+local EXCEPTIONS = {
+  internalServerException = true, modelStreamErrorException = true, modelTimeoutException = true,
+  serviceUnavailableException = true, throttlingException = true, validationException = true,
 }
 
 -- What errors under status 200 are called: where there is a status, it says as much by itself.
@@ -108,6 +117,11 @@ local EVENT_CODE_CLASS = {
   unavailable = "overloaded", -- Gemini
   service_unavailable = "overloaded",
   server_error = "server_error", -- OpenAI
+  internalserverexception = "server_error", -- Bedrock
+  modeltimeoutexception = "server_error", -- Bedrock
+  serviceunavailableexception = "overloaded", -- Bedrock
+  internal = "server_error", -- Gemini
+  deadline_exceeded = "server_error", -- Gemini
   internal_error = "server_error",
   internal_server_error = "server_error",
   api_error = "server_error", -- Anthropic
@@ -117,6 +131,8 @@ local EVENT_CODE_CLASS = {
 local FAULT_CODES = {
   invalid_request_error = true, -- OpenAI, Anthropic
   invalid_argument = true, -- Gemini
+  failed_precondition = true, -- Gemini
+  validationexception = true, -- Bedrock
   badrequesterror = true, -- vLLM
 }
 -- The status that an error under 200 would have had, for lists of triggers by status.
@@ -148,6 +164,8 @@ local FILTER_MESSAGES = {
   "content management policy", -- Azure
   "violating our usage policy", -- OpenAI
   "rejected as a result of our safety system", -- OpenAI images
+  "content filtering policy", -- Anthropic, of what it would have said
+  "flagged as potentially violating", -- OpenAI reasoning models
 }
 local BILLING_MESSAGES = {
   "credit balance is too low", -- Anthropic, with 400
@@ -155,10 +173,12 @@ local BILLING_MESSAGES = {
 local AUTH_MESSAGES = {
   "api key not valid", -- Gemini, with 400
   "api key expired", -- Gemini, with 400
+  "make sure your api key is valid", -- Bedrock, with 403
 }
 local BAD_MODEL_MESSAGES = {
   "model identifier is invalid", -- Bedrock, with 400
   "is not a valid model", -- OpenRouter, with 400
+  "have access to the model", -- Bedrock, with 403
 }
 local MESSAGE_MAX_BYTES = 4096
 local DETAILS_MAX = 8
@@ -177,6 +197,12 @@ local function error_parts(res)
   if body.error == nil and type(body[1]) == "table" then body = body[1] end -- Gemini: an array
   local inner = body.error
   if type(inner) == "table" then return inner, body end
+  if inner == nil then
+    for name in pairs(EXCEPTIONS) do -- Bedrock: {"throttlingException": {"message": ...}}
+      local thrown = body[name]
+      if type(thrown) == "table" then return { code = name, message = thrown.message }, body end
+    end
+  end
   if type(inner) == "string" then return { message = inner }, body end -- Ollama, TGI
   return body, body -- vLLM before 0.10 and Bedrock have no wrapper
 end
@@ -256,15 +282,34 @@ local function classify_by_code(res, otherwise, wanted)
   return otherwise
 end
 
+--- The credential, unless the error says that it is about the model.
+local function classify_403(res)
+  local inner, body = error_parts(res)
+  local class = inner and class_of_codes(res, inner, body)
+  if class then return class end
+  if inner and find_any(message_of(inner), BAD_MODEL_MESSAGES) then return "model_not_found" end
+  return "auth"
+end
+
+local NOT_A_LIMIT = { billing = true, overloaded = true }
+
+--- A limit, unless the money has run out, or the model is not there yet.
+local function classify_429(res)
+  local inner, body = error_parts(res)
+  local class = inner and class_of_codes(res, inner, body)
+    or class_of_code(res.headers["x-amzn-errortype"])
+  return NOT_A_LIMIT[class] and class or "rate_limited"
+end
+
 local FIXED = {
   [304] = "ok", [402] = "billing", [408] = "server_error",
   [413] = "context_length", [503] = "overloaded", [529] = "overloaded",
 }
 local BY_BODY = {
   [401] = function(res) return classify_by_code(res, "auth", "model_not_found") end,
-  [403] = function(res) return classify_by_code(res, "auth") end,
+  [403] = classify_403,
   [404] = classify_404,
-  [429] = function(res) return classify_by_code(res, "rate_limited", "billing") end,
+  [429] = classify_429,
   [500] = function(res) return classify_by_code(res, "server_error", "overloaded") end,
 }
 

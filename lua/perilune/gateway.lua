@@ -156,7 +156,8 @@ local function make_served(deps)
         ("route \"%s\": there is no policy \"%s\""):format(entry.name, object.policy)
     end
     served[position] = { name = entry.name, deadline_ms = entry.deadline_ms, object = object,
-      policy = policy, policy_name = object.policy, floor = floor.new(object, deps.candidates, deps.classify),
+      policy = policy, policy_name = object.policy,
+      floor = floor.new(object, deps.candidates, deps.classify),
       refuses_floor = entry.on_policy_error == "fail", gate = gate_of(entry),
       pattern_of = route.pattern_finder(entry.match and entry.match.model) }
   end

@@ -210,6 +210,21 @@ describe("a target that asks for time", function()
     assert.is_true(answer.duration_ms >= 2000 and answer.duration_ms < 2100)
   end)
 
+  it("may say so in the body, as Gemini does", function()
+    local world = world_of { { "a" } }
+    world:upstream("a"):answers({ status = 429, body = { { error = { code = 429, message = "m",
+      status = "RESOURCE_EXHAUSTED", details = { { ["@type"] = "x", violations = {} },
+        { ["@type"] = "type.googleapis.com/google.rpc.RetryInfo", retryDelay = "2.5s" } } } } } },
+      200)
+    local answer = world:request { model = "m" }
+    assert.equal(200, answer.status)
+    assert.is_true(answer.duration_ms >= 2500 and answer.duration_ms < 2600)
+    world:upstream("a"):always { status = 429, body = { error = { details = {
+      { retryDelay = "60s" } } } } }
+    world:request { model = "m" }
+    assert.is_true(world:health("a").out_for_ms > 59000)
+  end)
+
   it("is waited for when all others are out", function()
     local world = world_of { { "a" }, { "b" } }
     world:eject("b", "60s")
