@@ -105,8 +105,9 @@ static void report(struct pl_try *self, enum pl_outcome outcome, bool answered)
     report_to(self, &place->target, outcome, "target", place->of->name);
     report_to(self, &place->provider, outcome_for_provider(outcome, answered), "provider",
               provider_of(self, place->of)->name);
-    report_to(self, &place->key, outcome_for_key(outcome, answered), "a key of provider",
-              provider_of(self, place->of)->name);
+    if (place->key.slot != PL_HEALTH_NO_SLOT)
+        report_to(self, &place->key, outcome_for_key(outcome, answered), "a key of provider",
+                  provider_of(self, place->of)->name);
 }
 
 static enum pl_outcome outcome_of_failure(enum pl_failure failure)

@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/random.h>
 
 /* The simulator's: it runs our own code, which may have large bodies to count. */
 static const struct pl_vm_limits simulator_limits = {.memory_bytes = 256u * 1024 * 1024,
@@ -203,8 +204,9 @@ static pl_health_slot take_key_slot(struct pl_config *self, const struct pl_prov
                                     .jitter_ratio = provider->rules.jitter_ratio,
                                     .decay_ms = provider->rules.decay_ms,
                                     .probe_timeout_ms = provider->rules.probe_timeout_ms};
-    while (salt == 0)
-        salt = pl_random_u64();
+    /* not pl_random_u64: a played gateway's comes from its seed */
+    while (salt == 0 && getrandom(&salt, sizeof(salt), 0) < 0)
+        continue;
     char *name =
         pl_config_format("%s key %016llx %s", provider->name, (unsigned long long)salt, key->value);
     pl_health_slot slot =

@@ -8,8 +8,8 @@ local gw = require "perilune"
 
 -- What sends a request on to a sibling, unless the route has its own `retry.on`.
 local MOVE_ON = {
-  "auth", "billing", "model_not_found", "rate_limited", "overloaded", "server_error",
-  "context_length", "content_filter",
+  401, 402, 403, 404, 408, 429, 500, 502, 503, 504, 529,
+  "auth", "billing", "model_not_found", "context_length", "content_filter",
   "connect", "reset", "timeout", "malformed", "empty",
 }
 

@@ -8,6 +8,9 @@
 -- the next), "next" or "give_up". Of several that fit, a status counts before a class, a class
 -- before a group, and hundreds come last.
 --
+-- The statuses of a policy's list do not stand for filtered content, which is for the client to
+-- know: that takes the class, or the operator's own list.
+--
 -- `ok` and `timeout_deadline` never call for another try, whatever a list says by status; nor does
 -- a try whose work the operator does not want repeated (`uncertain`, `partly_generated`).
 
@@ -166,6 +169,7 @@ function retry.new(options, last_work)
     local reaction = reaction_of(reactions, class, status)
     if reaction then return reaction ~= "give_up" end
     if set[class] then return true end
+    if class == "content_filter" and not own_set then return false end
     return status ~= nil and (set[status] or set[math.floor(status / 100)]) or false
   end
 

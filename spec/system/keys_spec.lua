@@ -91,9 +91,11 @@ describe("keys", function()
     assert.is_true(#tries >= 2)
     local found = {}
     for _, request in ipairs(tries) do
-      for _, attempt in ipairs(request.attempts) do found[attempt.key] = attempt.class end
+      for _, attempt in ipairs(request.attempts) do
+        found[attempt.key] = ("%s %s"):format(attempt.class, attempt.work or "done")
+      end
     end
-    assert.same({ "auth", "ok" }, found)
+    assert.same({ "auth refused", "ok done" }, found)
   end)
 
   it("share their connections", function()

@@ -51,7 +51,8 @@ local ANSWERS = {
   { "openai file", "client_fault", 404, [[{"error":{"message":"No such File object: file-x",
     "type":"invalid_request_error","param":"id","code":null}}]] },
   { "openai error", "server_error", 500, [[{"error":{"message":"The server had an error while
-    processing your request. Sorry about that!","type":"server_error","param":null,"code":null}}]] },
+    processing your request. Sorry about that!","type":"server_error","param":null,"code":null}}
+    ]] },
   { "openai overload", "overloaded", 503, [[{"error":{"message":"The engine is currently overloaded,
     please try again later","type":"server_error","param":null,"code":null}}]] },
   -- Azure

@@ -113,7 +113,7 @@ describe("perilune.retry_after", function()
   it("reads Gemini's delay from the body, when no header has one", function()
     local INFO = { ["@type"] = "type.googleapis.com/google.rpc.RetryInfo", retryDelay = "34.07s" }
     local QUOTA = { ["@type"] = "type.googleapis.com/google.rpc.QuotaFailure", violations = {} }
-    local body = { error = { code = 429, status = "RESOURCE_EXHAUSTED", details = { QUOTA, INFO } } }
+    local body = { error = { status = "RESOURCE_EXHAUSTED", details = { QUOTA, INFO } } }
     local function of(status, decoded, headers)
       return retry_after.of({ status = status, headers = headers or {},
         json = function() return decoded end }, function() return NOW_MS end)

@@ -94,6 +94,14 @@ describe("perilune.retry", function()
       assert.has_error(function() retry.new { reactions = { ok = "next" } } end)
     end)
 
+    it("does not take a policy's statuses for filtered content", function()
+      local none, own = retry.new {}, retry.new { on = { 403 } }
+      assert.is_false(none:wants("content_filter", 403, { 403, "4xx" }))
+      assert.is_true(none:wants("content_filter", 403, { "content_filter" }))
+      assert.is_true(own:wants("content_filter", 403))
+      assert.is_true(none:wants("client_fault", 404, { 404 }))
+    end)
+
     it("never repeats work that must not be", function()
       local work
       local function last_work() return work end
