@@ -165,7 +165,7 @@ static void get_metrics(struct pl_admin *self, struct pl_exchange *exchange)
     if (self->parts.metrics)
         pl_admin_get_metrics(&sources, exchange);
     else
-        pl_admin_refuse(exchange, 404, "not_found", "A simulator counts nothing.");
+        pl_admin_refuse(exchange, 404, "not_found", "Nothing is counted: admin.metrics is false.");
 }
 
 static const struct {

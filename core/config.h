@@ -104,6 +104,7 @@ struct pl_config {
     uint16_t admin_port;
     char *admin_token;     /* NULL: none asked for */
     uint32_t recent_count; /* records of ended requests that are kept */
+    bool has_metrics;      /* requests are counted */
     int workers;           /* 0: one per core */
     uint32_t drain_ms;
     uint32_t generation_drain_ms; /* how long an old generation may serve its last requests */

@@ -492,6 +492,7 @@ static void read_admin(struct pl_config *self, lua_State *L, int index)
     self->admin_port = (uint16_t)get_number(L, at, "port");
     self->admin_token = get_string(L, at, "token");
     self->recent_count = get_u32(L, at, "recent_count");
+    self->has_metrics = get_boolean(L, at, "metrics");
     lua_pop(L, 1);
 }
 

@@ -42,7 +42,7 @@ struct process {
     struct pl_prober *prober;
     struct pl_watchdog *watchdog;
     struct event *watch_timer;
-    struct pl_metrics *metrics; /* NULL: a simulator */
+    struct pl_metrics *metrics; /* NULL: nothing is counted */
     struct pl_recent *recent;   /* NULL: a simulator */
     struct pl_sink *access_log; /* NULL: there is none */
     struct pl_spans *spans;     /* NULL as well */
@@ -163,7 +163,7 @@ static int start_workers(struct process *self)
         if (self->metrics)
             pl_worker_measure(self->workers[i], self->metrics, (size_t)i);
         if (config->recent_count > 0)
-            pl_worker_keep(self->workers[i], self->recent);
+            pl_worker_keep(self->workers[i], self->recent, (size_t)i);
         if (self->access_log)
             pl_worker_log(self->workers[i], self->access_log);
         pl_worker_trace(self->workers[i], self->spans);
@@ -328,7 +328,8 @@ static int process_init(struct process *self, struct pl_config *config,
     *self = (struct process){.options = options, .config = pl_config_ref(config)};
     struct pl_reload_ops ops = {.on_current = on_current, .arg = self};
     self->worker_count = config->workers > 0 ? config->workers : default_worker_count();
-    self->metrics = config->is_simulator ? NULL : pl_metrics_new((size_t)self->worker_count);
+    if (config->has_metrics)
+        self->metrics = pl_metrics_new((size_t)self->worker_count);
     if (!config->is_simulator)
         self->recent = pl_recent_new((size_t)self->worker_count, config->recent_count);
     if (!config->is_simulator)

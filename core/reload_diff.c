@@ -115,6 +115,8 @@ static void compare_started(struct pl_reload_diff *self, const struct pl_config 
         self->restart[count++] = "admin.address";
     if (started->recent_count != after->recent_count)
         self->restart[count++] = "admin.recent";
+    if (started->has_metrics != after->has_metrics)
+        self->restart[count++] = "admin.metrics";
     if (started->workers != after->workers)
         self->restart[count++] = "workers";
     if (!is_same_text(started->access_log_path, after->access_log_path))

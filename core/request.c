@@ -281,8 +281,8 @@ void pl_request_begin(struct pl_exchange *exchange, void *runtime)
     take_id(self, pl_exchange_headers(exchange));
     self->dialect =
         pl_client_error_dialect(pl_exchange_path(exchange), pl_exchange_headers(exchange));
-    pl_request_note_origin(self);
     pl_request_begin_trace(self);
+    pl_request_note_origin(self);
     if (has_dot_segment(pl_exchange_path(exchange))) {
         pl_request_fail(self, 400, "invalid_path", "The path has '.' or '..' segments.");
     } else if (read_body(self, error, sizeof(error)) != PL_OK) {

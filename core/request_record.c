@@ -7,10 +7,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-/* Somebody is told of requests; where they are only played, nobody is. */
-static bool has_listeners(const struct pl_runtime *self)
+/* Somebody is told of it at its end; where requests are only played, nobody is. */
+static bool is_told(const struct pl_request *self)
 {
-    return self->metrics || self->access_log || self->recent || self->spans;
+    const struct pl_runtime *runtime = self->runtime;
+    return runtime->metrics || runtime->access_log || runtime->recent ||
+           (runtime->spans && self->trace.sampled);
 }
 
 /* ---- token counts ---- */
@@ -26,7 +28,7 @@ void pl_try_read_usage(struct pl_try *self)
 {
     const struct pl_response *response = &self->response;
     pl_try_forget_usage(self);
-    if (!has_listeners(self->request->runtime) || response->status >= 300)
+    if (!is_told(self->request) || response->status >= 300)
         return;
     pl_usage_scan_init(&self->usage, response->is_sse);
     self->reads_usage = true;
@@ -50,7 +52,7 @@ static struct pl_str put_copy(char **at, struct pl_str text, size_t max_bytes)
 
 void pl_request_note_origin(struct pl_request *self)
 {
-    if (!has_listeners(self->runtime))
+    if (!is_told(self))
         return;
     struct pl_str method = pl_exchange_method(self->exchange);
     struct pl_str path = pl_exchange_path(self->exchange);
@@ -293,7 +295,7 @@ void pl_request_count(struct pl_request *self)
     struct pl_record_attempt attempts[PL_TRAIL_MAX + 1];
     struct pl_runtime *runtime = self->runtime;
     enum pl_end end = end_of(self);
-    if (!has_listeners(runtime))
+    if (!is_told(self))
         return;
     fill_attempts(attempts, self);
     uint32_t duration_ms = (uint32_t)(pl_last_now_ms() - self->start_ms);

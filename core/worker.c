@@ -259,8 +259,9 @@ void pl_worker_measure(struct pl_worker *self, struct pl_metrics *metrics, size_
     pl_worker_levels_init(&self->levels, &self->runtime);
 }
 
-void pl_worker_keep(struct pl_worker *self, struct pl_recent *recent)
+void pl_worker_keep(struct pl_worker *self, struct pl_recent *recent, size_t index)
 {
+    self->runtime.worker_index = index;
     self->runtime.recent = recent;
 }
 

@@ -44,8 +44,8 @@ struct pl_worker *pl_worker_new(int listen_fd, SSL_CTX *tls, bool is_simulator,
 /** Has it count its requests, and say how it is, as number `index` of `metrics`; both before it is
  *  started. `metrics` is borrowed. */
 void pl_worker_measure(struct pl_worker *self, struct pl_metrics *metrics, size_t index);
-/** Has it keep its ended requests in `recent`; after pl_worker_measure. `recent` is borrowed. */
-void pl_worker_keep(struct pl_worker *self, struct pl_recent *recent);
+/** Has it keep its ended requests in `recent`, which is borrowed, as its worker of that index. */
+void pl_worker_keep(struct pl_worker *self, struct pl_recent *recent, size_t index);
 /** Has it write a line of each request to `sink`, which is borrowed; before it is started. */
 void pl_worker_log(struct pl_worker *self, struct pl_sink *sink);
 /** Has it give the spans of its requests to `spans`, which is borrowed; before it is started. */

@@ -21,8 +21,8 @@
 -- error, never ignored. `perilune check policies` reports all of them with their lines.
 --
 -- The files are read at start and by a reload: SIGHUP, POST /admin/reload, `run --watch`. A reload
--- takes over all but listen, admin.address, admin.recent, access_log.path and workers, which wait
--- for a restart.
+-- takes over all but listen, admin.address, admin.recent, admin.metrics, access_log.path and
+-- workers, which wait for a restart.
 
 return {
 
@@ -46,6 +46,7 @@ return {
     address = "127.0.0.1:9901",
     --token = env "PERILUNE_ADMIN_TOKEN",
     --recent = 200,            -- 0 to 10000; the last requests that are kept to be looked at
+    --metrics = true,          -- true or false; false: nothing is counted, GET /metrics is a 404
   },
 
   --workers = 0,               -- 0 to 256; threads that carry traffic, 0: one per core

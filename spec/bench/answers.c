@@ -72,6 +72,7 @@ void answers_make(struct answers *self)
     make_answer(&self->whole[LISTENER_503_A], "503 Service Unavailable", overloaded);
     make_answer(&self->whole[LISTENER_503_B], "503 Service Unavailable", overloaded);
     make_answer(&self->whole[LISTENER_429], "429 Too Many Requests", limited);
+    make_answer(&self->whole[LISTENER_COLLECTOR], "200 OK", "{}");
     make_answer(&self->unreadable, "411 Length Required", overloaded);
 
     append_text(&self->opening, "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n"

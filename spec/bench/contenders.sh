@@ -70,6 +70,8 @@ portkey_missing() {
     echo "npm install failed; see $PORTKEY/log"
 }
 
+PLAIN="access_log = false," # as the others
+
 # fill FILE PORT DIR: a configuration with its words between at signs filled in, on stdout.
 fill() {
     local cjson=("$NGINX_LUA"/root/usr/lib/*/lua/5.1/cjson.so)
@@ -100,9 +102,45 @@ start_haproxy() {
 }
 
 start_perilune() {
+    perilune_with "$1" "$2" "$PLAIN"
+}
+
+# Perilune, by what it tells of its requests: nothing; everything, with traces of so many per cent.
+start_unseen() {
+    perilune_with "$1" "$2" "access_log = false, admin = { metrics = false, recent = 0 },"
+}
+
+start_seen_1() {
+    start_seen "$1" "$2" 0.01
+}
+
+start_seen_10() {
+    start_seen "$1" "$2" 0.1
+}
+
+start_seen_100() {
+    start_seen "$1" "$2" 1
+}
+
+start_seen() {
+    local endpoint="http://127.0.0.1:${upstream_port[collector]}" settings
+    settings="access_log = { path = \"$2/requests.log\" },"
+    settings="$settings tracing = { endpoint = \"$endpoint\", sample = $3 },"
+    rm -f "$2/requests.log"
+    perilune_with "$1" "$2" "$settings" true
+}
+
+# configuration SETTINGS STREAM_USAGE: gateway.lua, on stdout.
+configuration() {
+    fill "$BENCH/policies/gateway.lua" "" "" |
+        sed -e "s|-- @SETTINGS@|$1|" -e "s|@STREAM_USAGE@|$2|"
+}
+
+# perilune_with PORT DIR SETTINGS [STREAM_USAGE]
+perilune_with() {
     mkdir -p "$2/policies"
     cp policies/fallback.lua "$2/policies/"
-    fill "$BENCH/policies/gateway.lua" "$1" "$2" > "$2/policies/gateway.lua"
+    configuration "$3" "${4:-false}" > "$2/policies/gateway.lua"
     launch "$GATEWAY_CORE" "$2/log" "$PERILUNE_BIN" run "$2/policies" \
         --listen "127.0.0.1:$1" --admin 127.0.0.1:0 --workers 1
 }

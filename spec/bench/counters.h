@@ -16,6 +16,7 @@ enum listener {
     LISTENER_503_A,
     LISTENER_503_B,
     LISTENER_429,
+    LISTENER_COLLECTOR,
     LISTENER_COUNT
 };
 

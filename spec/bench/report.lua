@@ -9,6 +9,8 @@
 local results = require "results"
 
 local CONTENDERS = { "direct", "nginx", "haproxy", "nginx-lua", "perilune", "portkey" }
+-- Perilune, by what it tells of its requests; in a table of their own.
+local OBSERVED = { "unseen", "perilune", "seen_1", "seen_10", "seen_100" }
 local LABEL_WIDTH, CELL_WIDTH, RANGE_WIDTH = 38, 16, 20
 local QUIET_RATIO = 0.05
 
@@ -34,6 +36,15 @@ local TABLE = {
   { "memory", "memory: idle, MiB", "idle_mib", "%.1f" },
   { "memory", "  per open stream, KiB", "held_kib", "%.1f" },
   { "memory_idle", "  per idle connection, KiB", "held_kib", "%.1f" },
+}
+
+-- The same of OBSERVED.
+local OBSERVED_TABLE = {
+  { "observed", "chat, 64 connections: requests/s", "rps", "%.0f" },
+  { "observed", "  latency p99, us", "p99_us", "%.0f" },
+  { "observed", "  CPU per request, us", "request_us", "%.2f" },
+  { "observed_sse", "unpaced streams: CPU per event, us", "event_us", "%.3f" },
+  { "memory", "memory per open stream, KiB", "held_kib", "%.1f" },
 }
 
 local run = results.read(assert(arg[1], "usage: report.lua result.tsv"))
@@ -68,6 +79,14 @@ local GOALS = {
     { "chat1/perilune", "chat1/nginx-lua", "chat1/direct" } },
   { "resident memory when idle", "%.1f", "MiB", 10, false,
     function() return run:value("memory", "perilune", "idle_mib") end, {} },
+  { "CPU per request, all told / nothing", "%.3f", "x", 1.1, false,
+    function() return run:ratio("observed", "request_us", "seen_10", "unseen") end,
+    { "observed/seen_10", "observed/unseen" } },
+  { "CPU per event, all told / nothing", "%.3f", "x", 1.1, false,
+    function() return run:ratio("observed_sse", "event_us", "seen_10", "unseen") end,
+    { "observed_sse/seen_10", "observed_sse/unseen" } },
+  { "memory per open stream, all told", "%.1f", "KiB", 8, false,
+    function() return run:value("memory", "seen_10", "held_kib") end, {} },
   { "CPU per request / portkey", "%.4f", "x", 1 / 60, false,
     function() return run:ratio("chat64", "request_us", "perilune", "portkey") end,
     { "chat64/perilune", "chat64/portkey" } },
@@ -104,13 +123,18 @@ local function print_line(label, contenders, value)
   print(pad(label, LABEL_WIDTH) .. table.concat(cells))
 end
 
-local function print_table()
+--- Those of a list that were measured.
+local function present(list)
   local contenders = {}
-  for _, contender in ipairs(CONTENDERS) do
+  for _, contender in ipairs(list) do
     contenders[#contenders + 1] = run:has(contender) and contender or nil
   end
+  return contenders
+end
+
+local function print_rows(lines, contenders)
   print_line("", contenders, function(contender) return contender end)
-  for _, line in ipairs(TABLE) do
+  for _, line in ipairs(lines) do
     local row, label, name, format = unpack(line)
     if run.data[row] then
       print_line(label, contenders, function(contender)
@@ -118,6 +142,9 @@ local function print_table()
       end)
     end
   end
+end
+
+local function print_failed(contenders)
   print_line("failed requests, rows above", contenders, function(contender)
     return tostring(run.failed[contender] or 0)
   end)
@@ -197,7 +224,14 @@ local function print_invalid()
   end
 end
 
-print_table()
+local contenders, observed = present(CONTENDERS), present(OBSERVED)
+print_rows(TABLE, contenders)
+print_failed(contenders)
+if run.data.observed or run.data.observed_sse then
+  print("")
+  print_rows(OBSERVED_TABLE, observed)
+  print_failed(observed)
+end
 print("")
 print_noise()
 print("")

@@ -6,7 +6,8 @@
 local results = {}
 
 -- Contenders whose job includes giving the upstream another model than the client asked for.
-local REWRITES = { ["nginx-lua"] = true, perilune = true, portkey = true }
+local REWRITES = { ["nginx-lua"] = true, perilune = true, portkey = true,
+  unseen = true, seen_1 = true, seen_10 = true, seen_100 = true }
 -- Rows that disturb the gateway on purpose; what fails there is counted apart.
 local DISTURBED = { reload = true, reload_streams = true, drain = true }
 local GROWTH_MAX_KIB = 8192 -- while reloading; what the allocator keeps between two loads
@@ -127,13 +128,16 @@ local function why_no_work(row, contender, numbers)
     return "no request was answered by the upstream"
   elseif REWRITES[contender] and numbers.rewritten < 0.99 * (ok + numbers.failing) then
     return "the model was not rewritten in every request"
+  elseif row == "observed" and contender:find("^seen") and numbers.exports == 0 then
+    return "no traces were sent"
   elseif row == "failover" and measure.tries(numbers) < 2.9 then
     return "not every request went over three targets"
   end
 end
 
 local function check_work(run)
-  for _, row in ipairs { "chat64", "chat1", "failover", "sse", "burst" } do
+  for _, row in ipairs { "chat64", "chat1", "failover", "sse", "burst", "observed",
+    "observed_sse" } do
     for contender, rounds in pairs(run.data[row] or {}) do
       for _, numbers in pairs(rounds) do
         local key = row .. "/" .. contender

@@ -10,6 +10,9 @@ SSE_INTERVAL_MS=20
 # takes_part ROW CONTENDER
 takes_part() {
     case $1:$2 in
+        memory:seen_10) return 0 ;;
+        observed:perilune | observed:unseen | observed:seen_* | observed_sse:unseen | observed_sse:seen_10) return 0 ;;
+        observed*:* | *:unseen | *:seen_*) return 1 ;;
         memory:direct | memory:portkey) return 1 ;;
         failover:nginx-lua | failover:perilune) return 0 ;;
         failover:*) return 1 ;;
@@ -74,6 +77,15 @@ row_chat1() {
     chat chat1 "$1" "$2" 1 bench-model
 }
 
+# The same as chat64 and burst, by gateways that differ in what they tell of it.
+row_observed() {
+    chat observed "$1" "$2" 64 bench-model
+}
+
+row_observed_sse() {
+    streams observed_sse "$1" "$2" 300 -m run -n 64 -t "$((SECONDS_EACH + 1))" -e 1000 -i 0
+}
+
 row_failover() {
     chat failover "$1" "$2" 64 bench-failover
 }
@@ -133,7 +145,7 @@ row_memory() {
 # use_only UPSTREAM OTHER: new policies, put in place at once, that send everything to UPSTREAM.
 use_only() {
     local policies=$OUT/perilune/policies
-    fill "$BENCH/policies/gateway.lua" "" "" |
+    configuration "$PLAIN" false |
         sed "s|:${upstream_port[$2]}/|:${upstream_port[$1]}/|" > "$policies/gateway.lua.new"
     mv "$policies/gateway.lua.new" "$policies/gateway.lua"
 }

@@ -4,8 +4,8 @@
  *   upstream COUNTERS_FILE
  *
  * Listens on loopback ports that the system picks and prints one line "NAME PORT" for each:
- * ok_a and ok_b answer, fail_503_a, fail_503_b and fail_429 only ever give that status. Ends on
- * SIGTERM. What it answers is in the request: `"stream":true` gives SSE, and the body fields
+ * ok_a and ok_b answer, fail_503_a, fail_503_b and fail_429 only ever give that status, collector
+ * takes traces (bodies of any length) and says 200. Ends on SIGTERM. What it answers is in the request: `"stream":true` gives SSE, and the body fields
  * "bench_events" (100), "bench_interval_ms" (0) and "bench_delay_ms" (0, before the answer) shape
  * it.
  *
@@ -68,11 +68,12 @@ struct connection {
     const char *out;
     size_t out_len;
     size_t in_len;
+    size_t skip_len; /* of a body that is not kept, still to come; then in_len is 0 */
     char in[INPUT_BYTES + 1];
 };
 
 static const char *const LISTENER_NAMES[LISTENER_COUNT] = {"ok_a", "ok_b", "fail_503_a",
-                                                           "fail_503_b", "fail_429"};
+                                                           "fail_503_b", "fail_429", "collector"};
 
 static struct counters *counters;
 static struct answers answers;
@@ -278,6 +279,20 @@ static void refuse(struct connection *self)
     (void)!send(self->fd, answers.unreadable.data, answers.unreadable.len, MSG_NOSIGNAL);
 }
 
+/** Drops what has come of a collector's body. */
+static void skip_body(struct connection *self)
+{
+    size_t len = self->skip_len < self->in_len ? self->skip_len : self->in_len;
+
+    memmove(self->in, self->in + len, self->in_len - len);
+    self->in_len -= len;
+    self->skip_len -= len;
+    if (self->skip_len > 0)
+        return;
+    counter_add(&counters->requests[self->listener], 1);
+    self->stage = STAGE_WHOLE;
+}
+
 /** Takes one whole request from the input, if there is one. False: the input is unreadable. */
 static bool take_request(struct connection *self)
 {
@@ -291,6 +306,11 @@ static bool take_request(struct connection *self)
         return self->in_len < INPUT_BYTES;
     length = body_length(self->in, head_end);
     head_len = (size_t)(head_end - self->in) + 4;
+    if (length > 0 && self->listener == LISTENER_COLLECTOR) {
+        self->skip_len = head_len + (size_t)length;
+        skip_body(self);
+        return true;
+    }
     if (length < 0 || (size_t)length > INPUT_BYTES - head_len)
         return false;
     total = head_len + (size_t)length;
@@ -320,7 +340,9 @@ static bool on_readable(struct connection *self, bool closing)
         while (self->stage == STAGE_IDLE && self->in_len > 0) {
             size_t before = self->in_len;
 
-            if (!take_request(self)) {
+            if (self->skip_len > 0) {
+                skip_body(self);
+            } else if (!take_request(self)) {
                 refuse(self);
                 return false;
             }

@@ -123,7 +123,7 @@ static void print_difference(const struct sample *before, const struct sample *a
 {
     uint64_t failing_before = 0, failing_after = 0;
 
-    for (int i = LISTENER_503_A; i < LISTENER_COUNT; i++) {
+    for (int i = LISTENER_503_A; i <= LISTENER_429; i++) {
         failing_before += before->requests[i];
         failing_after += after->requests[i];
     }
@@ -134,6 +134,8 @@ static void print_difference(const struct sample *before, const struct sample *a
     print_field("load_foreign_us", 0, foreign_us(before, after, 1));
     print_field("ok_a", before->requests[LISTENER_OK_A], after->requests[LISTENER_OK_A]);
     print_field("ok_b", before->requests[LISTENER_OK_B], after->requests[LISTENER_OK_B]);
+    print_field("exports", before->requests[LISTENER_COLLECTOR],
+                after->requests[LISTENER_COLLECTOR]);
     print_field("failing", failing_before, failing_after);
     print_field("rewritten", before->rewritten, after->rewritten);
     print_field("events", before->events, after->events);

@@ -62,7 +62,8 @@ describe("policies/gateway.lua", function()
   it("is the configuration that make run starts", function()
     local loaded = load(read_reference())
     assert.are.same({ address = "127.0.0.1", port = 8080 }, loaded.listen)
-    assert.are.same({ address = "127.0.0.1", port = 9901, recent_count = 200 },
+    assert.are.same({ address = "127.0.0.1", port = 9901, recent_count = 200,
+        metrics = true },
       loaded.admin)
     assert.are.same({ "fallback", "primary" },
       { loaded.providers[1].name, loaded.providers[2].name })

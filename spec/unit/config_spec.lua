@@ -132,7 +132,8 @@ describe("config.load, normalising", function()
   it("fills in every default", function()
     assert.are.same({
       listen = { address = "127.0.0.1", port = 8080 },
-      admin = { address = "127.0.0.1", port = 9901, recent_count = 200 },
+      admin = { address = "127.0.0.1", port = 9901, recent_count = 200,
+        metrics = true },
       reload = {
         drain_ms = 900000, strikes_count = 5, strikes_window_ms = 60000,
         policy_error_ratio = 0.005, failure_ratio = 0.02, unfinished_ratio = 0.25,
@@ -225,7 +226,8 @@ describe("config.load, normalising", function()
     }]])
     assert.are.same(
       { address = "::", port = 8443, tls_cert = "c.pem", tls_key = "k.pem" }, loaded.listen)
-    assert.are.same({ address = "0.0.0.0", port = 1, token = "t", recent_count = 200 },
+    assert.are.same({ address = "0.0.0.0", port = 1, token = "t", recent_count = 200,
+        metrics = true },
       loaded.admin)
     assert.are.same({
       request_line_bytes = 4096, head_bytes = 16384, header_count = 50, body_bytes = 1048576,

@@ -72,6 +72,7 @@ return types.record {
     { "address", { kind = "text", read = url.admin_address, default = "127.0.0.1:9901" } },
     { "token", texts.CREDENTIAL },
     { "recent", integer(0, 10000, 200) },
+    { "metrics", types.boolean(true) },
   } },
   { "workers", integer(0, 256, 0) },
   { "drain", span("0ms", "1h", "30s") },

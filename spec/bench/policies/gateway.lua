@@ -2,6 +2,8 @@
 -- spec/bench/run fills in the words between at signs. Health is off: the row failover measures
 -- three tries per request; the failing targets would be left out after the first few.
 
+local stream_usage = "@STREAM_USAGE@" == "true"
+
 local retry = {
   attempts = 3,
   on = { 429, 500, 502, 503, 504, "connect", "reset", "timeout" },
@@ -9,10 +11,12 @@ local retry = {
 
 return {
   log_level = "error",
-  access_log = false, -- as in the others
+  -- @SETTINGS@
   providers = {
-    ok_a = { api = "openai", url = "http://127.0.0.1:@OK_A@/v1", health = false },
-    ok_b = { api = "openai", url = "http://127.0.0.1:@OK_B@/v1", health = false },
+    ok_a = { api = "openai", url = "http://127.0.0.1:@OK_A@/v1", health = false,
+      stream_usage = stream_usage },
+    ok_b = { api = "openai", url = "http://127.0.0.1:@OK_B@/v1", health = false,
+      stream_usage = stream_usage },
     fail_503_a = { api = "openai", url = "http://127.0.0.1:@FAIL_503_A@/v1", health = false },
     fail_503_b = { api = "openai", url = "http://127.0.0.1:@FAIL_503_B@/v1", health = false },
   },

@@ -62,7 +62,7 @@ function normalise.run(checked)
     },
     admin = {
       address = admin.address.address, port = admin.address.port, token = admin.token,
-      recent_count = admin.recent,
+      recent_count = admin.recent, metrics = admin.metrics,
     },
     workers = checked.workers, drain_ms = checked.drain, log_level = checked.log_level,
     access_log = access_log_of(checked.access_log),
