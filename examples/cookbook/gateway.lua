@@ -62,8 +62,8 @@ return {
       },
     },
 
-    -- Too long for the small model, as it says itself: the large one, but not another small one. All
-    -- other errors are final.
+    -- Too long for the small model, as it says itself: the large one, but not another small one.
+    -- All other errors are final.
     {
       name = "window",
       match = { model = "reader" },
