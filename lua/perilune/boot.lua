@@ -55,16 +55,15 @@ local after_send
 local own_classes
 
 --- Tells the core of which class an error is that came in place of an answer.
--- @treturn string class
--- @treturn number status that it would have had
--- @treturn table the failure
+-- @param req
+-- @tparam table err the failure, to which class, status and detail are added
+-- @tparam string text what came
 local function settle(req, err, text)
   local decoded = decode(text)
   local class, status, message = classify_error(decoded)
   err.class, err.status, err.detail = class, status, message or err.detail
   native.settle_error(req, own_classes and own_classes.judge(req, nil, err, decoded) or class)
   if after_send then after_send(req, nil, err) end
-  return err
 end
 
 --- Of which class the outcome is where the route has a word in it; the core waits for that.
@@ -73,9 +72,8 @@ local function settle_own_class(req, res, err)
   if class then native.settle_class(req, class) end
 end
 
---- Sends the request to a target; waits for an answer that can be judged.
-function request.send(req, target)
-  native.send_begin(req, target)
+--- What the try at hand has brought, which can be judged.
+local function take_answer(req)
   local res, class, detail, failed_target, work, said = native.send_result(req)
   if res then
     if after_send then after_send(req, res) end
@@ -90,6 +88,14 @@ function request.send(req, target)
     settle_own_class(req, nil, err)
   end
   return nil, err
+end
+
+native.take_answer = take_answer -- for perilune.hedge
+
+--- Sends the request to a target; waits for an answer that can be judged.
+function request.send(req, target)
+  native.send_begin(req, target)
+  return take_answer(req)
 end
 
 --- Answers that no target could be tried, and when to come again.

@@ -148,3 +148,23 @@ describe("retry.uncertain and retry.partly_generated", function()
     assert.same({ "a" }, world:called())
   end)
 end)
+
+describe("hedging", function()
+  it("is not for routes that do not repeat uncertain work", function()
+    for _, uncertain in ipairs { false, true } do
+      local world = testing.world { files = { ["hedging.lua"] = [[
+        local gw = require "perilune"
+        return function(req, route)
+          local targets = gw.candidates(route)
+          return req:relay(gw.hedge(req, route, targets(), targets))
+        end]] }, config = {
+        providers = { a = { url = "http://a.test/v1" }, b = { url = "http://b.test/v1" } },
+        routes = { { policy = "hedging", hedge = { after = "100ms" },
+          retry = { uncertain = uncertain },
+          targets = { { provider = "a" }, { provider = "b", priority = 1 } } } } } }
+      world:upstream("a"):always { after = "1s" }
+      assert.equal(200, world:request({ model = "m" }).status)
+      assert.same(uncertain and { "a", "b" } or { "a" }, world:called())
+    end
+  end)
+end)
