@@ -13,6 +13,7 @@
 
 #include "base.h"
 
+#include <endian.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -196,29 +197,88 @@ double pl_random_unit(void)
     return (double)(pl_random_u64() >> 11) * 0x1p-53;
 }
 
+/* ---- plain bytes ---- */
+
+#define EACH(byte) ((byte)*0x0101010101010101u) /* of a word's bytes */
+
+/* Bytes of a word that are 0 have their high bit set in the result; so may others after one. */
+static uint64_t zeros_of(uint64_t word)
+{
+    return (word - EACH(1)) & ~word & EACH(0x80);
+}
+
+static bool are_plain(const char *at)
+{
+    uint64_t word;
+    memcpy(&word, at, sizeof(word));
+    uint64_t odd =
+        zeros_of(word ^ EACH('"')) | zeros_of(word ^ EACH('\\')) | zeros_of(word ^ EACH(127));
+    return ((word | (word - EACH(' ')) | odd) & EACH(0x80)) == 0;
+}
+
+static bool is_plain(unsigned char byte)
+{
+    return byte >= ' ' && byte < 127 && byte != '"' && byte != '\\';
+}
+
+size_t pl_plain_bytes(const char *text, size_t len)
+{
+    size_t at = 0;
+    while (len - at >= 8 && are_plain(text + at))
+        at += 8;
+    if (at > 0 && len - at < 8 && are_plain(text + len - 8))
+        return len;
+    while (at < len && is_plain((unsigned char)text[at]))
+        at++;
+    return at;
+}
+
 /* ---- numbers as text ---- */
 
-static size_t put_number(char *out, uint64_t number, unsigned base)
+static size_t digit_count(uint64_t number)
 {
-    char reversed[PL_NUMBER_MAX];
-    size_t len = 0;
-    do {
-        reversed[len++] = "0123456789abcdef"[number % base];
-        number /= base;
-    } while (number > 0);
-    for (size_t i = 0; i < len; i++)
-        out[i] = reversed[len - 1 - i];
-    return len;
+    size_t count = 1;
+    for (; number >= 100; number /= 100)
+        count += 2;
+    return count + (number >= 10);
 }
 
 size_t pl_put_decimal(char *out, uint64_t number)
 {
-    return put_number(out, number, 10);
+    size_t len = digit_count(number), at = len;
+    for (; number >= 10; number /= 10)
+        out[--at] = (char)('0' + number % 10);
+    out[0] = (char)('0' + number);
+    return len;
 }
 
 size_t pl_put_hex(char *out, uint64_t number)
 {
-    return put_number(out, number, 16);
+    size_t len = 1;
+    for (uint64_t rest = number >> 4; rest > 0; rest >>= 4)
+        len++;
+    for (size_t at = len; at > 0; number >>= 4)
+        out[--at] = "0123456789abcdef"[number & 15];
+    return len;
+}
+
+/* The eight digits of a number, a byte each, in the order of memory: nibbles are spread out, and
+ * those above 9 get the distance from '9' + 1 to 'a' added. */
+static void put_hex8(char *out, uint32_t number)
+{
+    uint64_t spread = number;
+    spread = (spread << 16 | spread) & 0x0000ffff0000ffffu;
+    spread = (spread << 8 | spread) & 0x00ff00ff00ff00ffu;
+    spread = (spread << 4 | spread) & 0x0f0f0f0f0f0f0f0fu;
+    uint64_t is_letter = ((spread + 0x0606060606060606u) >> 4) & 0x0101010101010101u;
+    uint64_t digits = htobe64(spread + 0x3030303030303030u + is_letter * ('a' - '9' - 1));
+    memcpy(out, &digits, sizeof(digits));
+}
+
+void pl_put_hex16(char *out, uint64_t number)
+{
+    put_hex8(out, (uint32_t)(number >> 32));
+    put_hex8(out + 8, (uint32_t)number);
 }
 
 /* ---- allocation ---- */

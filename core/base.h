@@ -99,11 +99,17 @@ struct pl_random {
 /** Exchanges the calling thread's generator with `other`. */
 void pl_random_swap(struct pl_random *other);
 
+/** How many bytes from the start stand for themselves in a JSON string: ASCII from ' ' on but
+ * quotes, backslashes and DEL. */
+size_t pl_plain_bytes(const char *text, size_t len);
+
 /** Writes a number in decimal or (lower case) hexadecimal, not terminated; returns its length. The
  *  formatted printing of libc costs ten times as much, and these stand in every request. */
 size_t pl_put_decimal(char *out, uint64_t number);
 size_t pl_put_hex(char *out, uint64_t number);
 #define PL_NUMBER_MAX 20 /* bytes that either may write */
+/** Writes all 16 hexadecimal digits of a number. */
+void pl_put_hex16(char *out, uint64_t number);
 
 /** As malloc, calloc, realloc, strdup, but end the process when memory is out. */
 void *pl_xmalloc(size_t size_bytes);

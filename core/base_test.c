@@ -205,6 +205,23 @@ static void test_put_decimal(void **state)
     assert_put(pl_put_decimal, UINT64_MAX, "18446744073709551615");
 }
 
+static void test_plain_bytes(void **state)
+{
+    (void)state;
+    char text[40];
+    for (size_t len = 0; len < sizeof(text); len++) {
+        memset(text, 'a', sizeof(text));
+        assert_int_equal(pl_plain_bytes(text, len), len);
+        for (size_t at = 0; at < len; at++) {
+            for (const char *odd = "\"\\\x7f\x1f\n\x80\xff"; *odd; odd++) {
+                text[at] = *odd;
+                assert_int_equal(pl_plain_bytes(text, len), at);
+            }
+            text[at] = at % 2 ? '~' : ' ';
+        }
+    }
+}
+
 static void test_put_hex(void **state)
 {
     (void)state;
@@ -212,6 +229,13 @@ static void test_put_hex(void **state)
     assert_put(pl_put_hex, 15, "f");
     assert_put(pl_put_hex, 16, "10");
     assert_put(pl_put_hex, UINT64_MAX, "ffffffffffffffff");
+    char digits[17] = "";
+    pl_put_hex16(digits, 0);
+    assert_string_equal(digits, "0000000000000000");
+    pl_put_hex16(digits, 0x0123456789abcdefu);
+    assert_string_equal(digits, "0123456789abcdef");
+    pl_put_hex16(digits, UINT64_MAX - 9);
+    assert_string_equal(digits, "fffffffffffffff6");
 }
 
 /* ---- allocation ---- */
@@ -319,6 +343,7 @@ int main(void)
         cmocka_unit_test(test_threads_have_their_own_generators),
         cmocka_unit_test(test_put_decimal),
         cmocka_unit_test(test_put_hex),
+        cmocka_unit_test(test_plain_bytes),
         cmocka_unit_test(test_an_installed_clock_stands_where_it_is_put),
         cmocka_unit_test(test_generators_can_be_put_aside),
         cmocka_unit_test(test_nothing_is_still_a_block),

@@ -3,6 +3,7 @@
  */
 #include "bind.h"
 #include "log.h"
+#include "vm_globals.h"
 #include <lauxlib.h>
 #include <stdlib.h>
 
@@ -112,6 +113,15 @@ static int load_policy(lua_State *L)
     return 1;
 }
 
+/* globals(source) -> list of { name, line, is_set }, see vm_globals.h */
+static int globals(lua_State *L)
+{
+    size_t len;
+    const char *source = luaL_checklstring(L, 1, &len);
+    pl_vm_push_globals(L, source, len);
+    return 1;
+}
+
 /* run_file(chunk) -> what it returns first; through C, so that nothing can wait in it. */
 static int run_file(lua_State *L)
 {
@@ -143,11 +153,19 @@ static int get_environment(lua_State *L)
 
 static int native_open(lua_State *L)
 {
-    static const luaL_Reg functions[] = {
-        {"now_ms", now_ms},           {"getenv", get_environment}, {"now_wall_ms", now_wall_ms},
-        {"random", random_number},    {"log", log_text},           {"json_validate", json_validate},
-        {"load_policy", load_policy}, {"run_file", run_file},      {"burst", burst},
-        {"targets", targets},         {"json_fits", json_fits},    {NULL, NULL}};
+    static const luaL_Reg functions[] = {{"now_ms", now_ms},
+                                         {"getenv", get_environment},
+                                         {"now_wall_ms", now_wall_ms},
+                                         {"random", random_number},
+                                         {"log", log_text},
+                                         {"json_validate", json_validate},
+                                         {"load_policy", load_policy},
+                                         {"run_file", run_file},
+                                         {"burst", burst},
+                                         {"targets", targets},
+                                         {"json_fits", json_fits},
+                                         {"globals", globals},
+                                         {NULL, NULL}};
     lua_newtable(L);
     luaL_register(L, NULL, functions);
     pl_bind_target(L);

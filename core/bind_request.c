@@ -98,6 +98,16 @@ static int wrap(lua_State *L)
     return 1;
 }
 
+/* The library's own code may be in between: the place is that of the policy. */
+static void raise_outside(lua_State *L)
+{
+    char place[128];
+    pl_vm_find_place(L, place, sizeof(place));
+    lua_pushfstring(L, "%s%sthis can be called only while a request is handled", place,
+                    place[0] ? ": " : "");
+    lua_error(L);
+}
+
 struct pl_request *pl_bind_running_request(lua_State *L)
 {
     /* neither is there while files are checked or loaded */
@@ -105,7 +115,7 @@ struct pl_request *pl_bind_running_request(lua_State *L)
     struct pl_runtime *runtime = generation ? generation->runtime : NULL;
     struct pl_request *request = runtime ? runtime->running : NULL;
     if (!request)
-        luaL_error(L, "this can be called only while a request is handled");
+        raise_outside(L);
     return request;
 }
 

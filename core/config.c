@@ -24,7 +24,9 @@ static void check_directory(lua_State *L, void *arg)
     struct pl_config *self = arg;
     pl_vm_require(L, "perilune.boot");
     lua_getfield(L, -1, "check");
-    lua_call(L, pl_config_push_sources(L, self), 3);
+    lua_call(L, pl_config_push_sources(L, self), 4);
+    self->warnings = pl_xstrdup(lua_tostring(L, -1));
+    lua_pop(L, 1);
     pl_config_read_all(self, L, lua_gettop(L) - 2);
     pl_config_read_parts(self, L, lua_gettop(L) - 1);
     pl_config_read_shown(self, L, lua_gettop(L));
@@ -282,6 +284,15 @@ static void release_health(struct pl_config *self)
         pl_health_release(topology->health, topology->targets[i].slot);
 }
 
+void pl_config_log_warnings(const struct pl_config *self)
+{
+    for (const char *line = self->warnings; line && *line != '\0';) {
+        size_t len = strcspn(line, "\n");
+        pl_log(PL_LOG_WARN, "%.*s", (int)len, line);
+        line += len + (line[len] == '\n');
+    }
+}
+
 /* ---- freeing ---- */
 
 static void free_keys(struct pl_provider *self)
@@ -369,6 +380,7 @@ void pl_config_free(struct pl_config *self)
         free(self->routes[i].name);
     SSL_CTX_free(self->tls);
     free(self->routes);
+    free(self->warnings);
     free(self->shown_json);
     free(self->shown_routes_json);
     pl_tracing_unref(self->tracing);

@@ -90,6 +90,7 @@ struct pl_config {
     char digest[17];      /* of names and bytes of the files and of what helpers answered, hex */
     struct pl_config_route *routes;
     size_t route_count;
+    char *warnings; /* what looks like a mistake, a line each; NULL for a simulator */
     char *shown_json, *shown_routes_json; /* for operators: no secrets; NULL for a simulator */
     struct pl_config_part *parts;
     size_t part_count;
@@ -141,6 +142,9 @@ void pl_config_unref(struct pl_config *self);
 PL_NODISCARD int pl_config_override(struct pl_config *self,
                                     const struct pl_config_overrides *overrides, char *error,
                                     size_t error_size);
+
+/** Logs `warnings`. */
+void pl_config_log_warnings(const struct pl_config *self);
 
 /** Whether only this machine reaches the address. */
 bool pl_config_is_loopback(const char *address);

@@ -90,13 +90,24 @@ static void find_function(lua_State *L, char *out, size_t size)
     }
 }
 
+/* Where in the library an error was raised says nothing to who wrote the policy. */
+static const char *without_library_place(const char *text)
+{
+    static const char LIBRARY[] = "perilune";
+    size_t len = strspn(text, "abcdefghijklmnopqrstuvwxyz_.");
+    size_t digits = text[len] == ':' ? strspn(text + len + 1, "0123456789") : 0;
+    const char *after = text + len + 1 + digits;
+    bool is_place = strncmp(text, LIBRARY, sizeof(LIBRARY) - 1) == 0 && digits > 0;
+    return is_place && strncmp(after, ": ", 2) == 0 ? after + 2 : text;
+}
+
 /* The thread's stack is still as it was when it failed. */
 static void take_error(struct pl_coroutine *self, int status)
 {
     const char *text = "(an error without a message)";
     char place[128] = "";
     if (lua_gettop(self->thread) > 0 && lua_type(self->thread, -1) == LUA_TSTRING)
-        text = lua_tostring(self->thread, -1);
+        text = without_library_place(lua_tostring(self->thread, -1));
     bool is_memory = status == LUA_ERRMEM || strcmp(text, "not enough memory") == 0;
     self->failure = is_memory ? PL_COROUTINE_MEMORY : PL_COROUTINE_RAISED;
     if (!has_place(text))

@@ -44,8 +44,11 @@ static struct pl_edition *load(const struct pl_loader_source *source, char **pro
         pl_config_override(config, source->overrides, error, sizeof(error)) == PL_OK)
         edition = pl_edition_new(config, source->worker_count, source->on_fault,
                                  source->on_fault_arg, error, sizeof(error));
-    if (edition)
+    if (edition) {
+        if (!source->config)
+            pl_config_log_warnings(config);
         return edition;
+    }
     *problems = pl_xstrdup(error);
     if (!source->config)
         pl_config_unref(config);

@@ -35,8 +35,8 @@ static const char help_text[] =
     "                          what policies do in an outage, without network or waiting\n"
     "                          (perilune simulate --help)\n"
     "  perilune sim [FLAGS]    run a simulated provider (perilune sim --help)\n"
-    "  perilune version\n"
-    "  perilune help\n"
+    "  perilune version        or --version, -v\n"
+    "  perilune help [COMMAND] or --help, -h\n"
     "\n"
     "SIGHUP, or POST /admin/reload: read DIR again; requests in flight end as they began.\n"
     "SIGUSR1: open the access log's file again.\n"
@@ -147,12 +147,33 @@ static int parse_arguments(int count, char **texts, bool options, struct argumen
     return 0;
 }
 
+/* Whether a line begins with the name of a file of the directory. */
+static bool begins_with_file(const char *line)
+{
+    size_t len = strcspn(line, ":\n");
+    return len > 4 && line[0] != '/' && strncmp(line + len - 4, ".lua", 4) == 0;
+}
+
+/* Prints problems, a line each, with the directory before the files' names. */
+static void complain(const char *directory, const char *lines)
+{
+    size_t directory_len = strlen(directory);
+    while (directory_len > 1 && directory[directory_len - 1] == '/')
+        directory_len--;
+    for (const char *end; *lines != '\0'; lines = *end != '\0' ? end + 1 : end) {
+        end = lines + strcspn(lines, "\n");
+        if (begins_with_file(lines))
+            fprintf(stderr, "%.*s/", (int)directory_len, directory);
+        fprintf(stderr, "%.*s\n", (int)(end - lines), lines);
+    }
+}
+
 static struct pl_config *load_or_complain(const char *directory)
 {
     char *problems;
     struct pl_config *config = pl_config_load(directory, &problems);
     if (!config)
-        fprintf(stderr, "%s\n", problems);
+        complain(directory, problems);
     free(problems);
     return config;
 }
@@ -167,6 +188,7 @@ static int load_and_serve(const struct arguments *arguments)
         pl_config_unref(config);
         return usage_error("%s", error);
     }
+    pl_config_log_warnings(config);
     struct pl_process_options options = {.directory = arguments->directory,
                                          .overrides = arguments->overrides,
                                          .watch = arguments->watch};
@@ -193,6 +215,7 @@ static int command_check(int count, char **texts)
     struct pl_config *config = load_or_complain(arguments.directory);
     if (!config)
         return EXIT_FAILED;
+    complain(arguments.directory, config->warnings);
     printf("%s: ok (%zu providers, %zu targets)\n", arguments.directory,
            config->topology.provider_count, config->topology.target_count);
     pl_config_unref(config);
@@ -213,13 +236,41 @@ static int command_sim(int count, char **arguments)
     return pl_process_run(config, &options);
 }
 
+static bool has_own_help(const char *command)
+{
+    return strcmp(command, "sim") == 0 || strcmp(command, "simulate") == 0;
+}
+
+static bool is_version(const char *word)
+{
+    return strcmp(word, "version") == 0 || strcmp(word, "--version") == 0 ||
+           strcmp(word, "-v") == 0 || strcmp(word, "-V") == 0;
+}
+
+/* `perilune help COMMAND` */
+static int help_on(const char *command)
+{
+    static const char *const others[] = {"run", "check", "test", "version", "help"};
+    char option[] = "--help", *arguments[] = {option};
+    if (strcmp(command, "sim") == 0)
+        return command_sim(1, arguments);
+    if (strcmp(command, "simulate") == 0)
+        return pl_simulate_main(1, arguments);
+    for (size_t i = 0; i < PL_COUNT(others); i++) {
+        if (strcmp(command, others[i]) == 0)
+            return print_help();
+    }
+    return usage_error("unknown command '%s'", command);
+}
+
 int main(int argc, char **argv)
 {
     /* libevent then clears by hand what it would calloc, see pl_xcalloc */
     event_set_mem_functions(malloc, realloc, free);
     const char *command = argc > 1 ? argv[1] : "help";
-    bool has_own_help = strcmp(command, "sim") == 0 || strcmp(command, "simulate") == 0;
-    if (!has_own_help && argc > 2 && is_help(argv[2]))
+    if (strcmp(command, "help") == 0 && argc > 2)
+        return help_on(argv[2]);
+    if (!has_own_help(command) && argc > 2 && is_help(argv[2]))
         return print_help();
     if (strcmp(command, "run") == 0)
         return command_run(argc - 2, argv + 2);
@@ -231,7 +282,7 @@ int main(int argc, char **argv)
         return pl_simulate_main(argc - 2, argv + 2);
     if (strcmp(command, "test") == 0)
         return pl_testing_main(argc - 2, argv + 2);
-    if (strcmp(command, "version") == 0 || strcmp(command, "--version") == 0) {
+    if (is_version(command)) {
         printf("perilune %s\n", PERILUNE_VERSION);
         return EXIT_OK;
     }

@@ -57,43 +57,6 @@ static char *put_control(char *out, unsigned char byte)
     return out + 6;
 }
 
-#define HIGHS 0x8080808080808080u
-#define ONES  0x0101010101010101u
-
-/* Bytes of a word that are 0 have their high bit set in the result; so may others after one. */
-static uint64_t zeros(uint64_t word)
-{
-    return (word - ONES) & ~word & HIGHS;
-}
-
-/* Whether all 8 bytes can stand as they are: ASCII from ' ' on, no quote, backslash or DEL. */
-static bool are_plain(uint64_t word)
-{
-    uint64_t odd = zeros(word ^ ONES * '"') | zeros(word ^ ONES * '\\') | zeros(word ^ ONES * 127);
-    return ((word | (word - ONES * ' ') | odd) & HIGHS) == 0;
-}
-
-static bool is_plain(unsigned char byte)
-{
-    return byte >= ' ' && byte < 127 && byte != '"' && byte != '\\';
-}
-
-/* Copies what is plain from `at` on; where it ends. */
-static size_t copy_plain(char *out, const unsigned char *data, size_t at, size_t len)
-{
-    const size_t start = at;
-    uint64_t word;
-    for (; len - at >= sizeof(word); at += sizeof(word)) {
-        memcpy(&word, data + at, sizeof(word));
-        if (!are_plain(word))
-            break;
-        memcpy(out + (at - start), &word, sizeof(word));
-    }
-    for (; at < len && is_plain(data[at]); at++)
-        out[at - start] = (char)data[at];
-    return at;
-}
-
 /* What is not plain ASCII, from `*at` on. */
 static char *put_special(char *out, const unsigned char *data, size_t len, size_t *at)
 {
@@ -133,9 +96,10 @@ void pl_otlp_put_escaped(struct pl_otlp_text *self, struct pl_str text)
         len = cut(text, PL_OTLP_STRING_MAX_BYTES);
     char *start = pl_otlp_room(self, len * ESCAPE_MAX_BYTES), *out = start;
     for (size_t at = 0; at < len;) {
-        size_t end = copy_plain(out, data, at, len);
-        out += end - at;
-        at = end;
+        size_t plain = pl_plain_bytes(text.data + at, len - at);
+        memcpy(out, data + at, plain);
+        out += plain;
+        at += plain;
         if (at < len)
             out = put_special(out, data, len, &at);
     }
@@ -151,9 +115,7 @@ void pl_otlp_put_number(struct pl_otlp_text *self, uint64_t number)
 
 void pl_otlp_put_hex(struct pl_otlp_text *self, uint64_t number)
 {
-    char *out = pl_otlp_room(self, 16);
-    for (size_t i = 16; i-- > 0; number >>= 4)
-        out[i] = "0123456789abcdef"[number & 15];
+    pl_put_hex16(pl_otlp_room(self, 16), number);
     self->len += 16;
 }
 

@@ -309,6 +309,12 @@ static void raise_file_limit(void)
     (void)setrlimit(RLIMIT_NOFILE, &limit);
 }
 
+/* How long a worker may not come back from Lua. */
+static uint32_t watch_limit_ms(const struct pl_config *config)
+{
+    return PL_MAX(config->vm_limits.burst_us / 1000 * WATCH_BURSTS, (uint32_t)WATCH_MIN_MS);
+}
+
 /* The edition in force has changed. */
 static void on_current(void *arg, const struct pl_config *config)
 {
@@ -319,6 +325,8 @@ static void on_current(void *arg, const struct pl_config *config)
         pl_prober_follow(self->prober, &config->topology);
     if (self->exporter)
         pl_exporter_follow(self->exporter, config->tracing);
+    if (self->watchdog)
+        pl_watchdog_set_limit(self->watchdog, watch_limit_ms(config));
 }
 
 static int process_init(struct process *self, struct pl_config *config,
@@ -383,8 +391,7 @@ static void on_watch_timer(evutil_socket_t fd, short what, void *arg)
 static void start_watchdog(struct process *self)
 {
     struct timeval interval = {0, WATCH_INTERVAL_MS * 1000};
-    uint32_t burst_ms = self->config->vm_limits.burst_us / 1000;
-    self->watchdog = pl_watchdog_new(PL_MAX(burst_ms * WATCH_BURSTS, (uint32_t)WATCH_MIN_MS));
+    self->watchdog = pl_watchdog_new(watch_limit_ms(self->config));
     for (int i = 0; i < self->worker_count; i++)
         pl_watchdog_add(self->watchdog, pl_worker_watch(self->workers[i]));
     self->watch_timer = event_new(self->base, -1, EV_PERSIST, on_watch_timer, self);
@@ -396,6 +403,7 @@ static void stop_watchdog(struct process *self)
     if (self->watch_timer)
         event_free(self->watch_timer);
     pl_watchdog_free(self->watchdog);
+    self->watchdog = NULL;
 }
 
 /* Generations that no worker has closed hold on to its loop, and configurations on to the health

@@ -54,20 +54,18 @@ static void put_text(struct pl_record_text *self, const char *text)
 
 static void put_number(struct pl_record_text *self, uint64_t number)
 {
+    if (number < 10) { /* most are times of a request that was quick */
+        *reserve(self, 1) = (char)('0' + number);
+        self->len++;
+        return;
+    }
     self->len += pl_put_decimal(reserve(self, PL_NUMBER_MAX), number);
 }
 
 static void put_hex16(struct pl_record_text *self, uint64_t number)
 {
-    char *at = reserve(self, 16);
-    for (int i = 15; i >= 0; i--, number >>= 4)
-        at[i] = "0123456789abcdef"[number & 15];
+    pl_put_hex16(reserve(self, 16), number);
     self->len += 16;
-}
-
-static bool is_plain(unsigned char byte)
-{
-    return byte >= 0x20 && byte < 0x7f && byte != '"' && byte != '\\';
 }
 
 static void put_escaped(struct pl_record_text *self, unsigned char byte)
@@ -89,9 +87,7 @@ static void put_escaped(struct pl_record_text *self, unsigned char byte)
 static size_t put_run(struct pl_record_text *self, const unsigned char *at, size_t left,
                       size_t *left_bytes)
 {
-    size_t len = 0, said, max = PL_MIN(left, *left_bytes);
-    while (len < max && is_plain(at[len]))
-        len++;
+    size_t said, len = pl_plain_bytes((const char *)at, PL_MIN(left, *left_bytes));
     if (len > 0) {
         put(self, (const char *)at, len);
         *left_bytes -= len;
@@ -113,8 +109,20 @@ static size_t put_run(struct pl_record_text *self, const unsigned char *at, size
     return PL_MAX(len, (size_t)1);
 }
 
+static void put_quoted(struct pl_record_text *self, struct pl_str text)
+{
+    char *at = reserve(self, text.len + 2);
+    at[0] = at[text.len + 1] = '"';
+    memcpy(at + 1, text.data, text.len);
+    self->len += text.len + 2;
+}
+
 void pl_record_put_string(struct pl_record_text *self, struct pl_str text, size_t max_bytes)
 {
+    if (text.len <= max_bytes && pl_plain_bytes(text.data, text.len) == text.len) {
+        put_quoted(self, text);
+        return;
+    }
     const unsigned char *at = (const unsigned char *)text.data;
     size_t done = 0, left_bytes = max_bytes;
     PUT(self, "\"");
@@ -339,10 +347,8 @@ void pl_record_put_json(struct pl_record_text *self, const struct pl_record *rec
 /* As it is when it is a plain word, quoted otherwise. */
 static void put_word(struct pl_record_text *self, struct pl_str text)
 {
-    bool is_word = text.len > 0 && text.len <= PL_RECORD_STRING_MAX_BYTES;
-    for (size_t i = 0; is_word && i < text.len; i++)
-        is_word = is_plain((unsigned char)text.data[i]) && text.data[i] != ' ';
-    if (is_word)
+    if (text.len > 0 && text.len <= PL_RECORD_STRING_MAX_BYTES &&
+        pl_plain_bytes(text.data, text.len) == text.len && !memchr(text.data, ' ', text.len))
         put(self, text.data, text.len);
     else
         put_string(self, text);

@@ -212,7 +212,8 @@ static void write_events(struct pl_request *self, const char *data, size_t len)
 {
     struct pl_try *try = self->current;
     size_t at = 0, from = 0;
-    if (!try->hides_usage) {
+    bool is_plain = try->reads_usage && !try->usage.met_usage && !try->hidden_ends_in_cr;
+    if (!try->hides_usage || is_plain) {
         write_client(self, data, len);
         return;
     }
@@ -271,8 +272,10 @@ static void relay_events(struct pl_request *self, const char *data, size_t len)
         drop_held(response);
         write_events(self, data, whole);
     }
-    if (whole == len)
+    if (whole == len) {
+        self->current->usage.met_usage = false; /* its event has passed */
         return;
+    }
     pl_response_hold(response, data + whole, len - whole);
     /* an event too large to keep: from here on its bytes pass as they come */
     if (held_bytes(response) > PL_EVENT_MAX_BYTES)
@@ -381,6 +384,8 @@ static void forget_request(struct pl_request *self)
     pl_json_splice_init(&try->splice);
     free(try->head);
     free(try->pieces);
+    free(try->stream_options);
+    try->stream_options = NULL;
     try->head = NULL;
     try->pieces = NULL;
     try->head_len = try->head_cap = try->piece_cap = 0;

@@ -35,6 +35,7 @@ static void request_free(struct pl_request *self)
     free(self->old_values);
     free(self->trail);
     free(self->origin);
+    free(self->id);
     free(self);
 }
 
@@ -110,10 +111,15 @@ static struct pl_request *request_new(struct pl_runtime *runtime)
     return self;
 }
 
-static void put_hex_digits(char *out, uint64_t number)
+/* Where an id of that length goes; its end is written. */
+static char *room_for_id(struct pl_request *self, size_t len)
 {
-    for (size_t i = 0; i < 16; i++, number >>= 4)
-        out[i] = "0123456789abcdef"[number & 15];
+    if (len + 1 > self->id_cap) {
+        self->id_cap = len + 1;
+        self->id = pl_xrealloc(self->id, self->id_cap);
+    }
+    self->id[len] = '\0';
+    return self->id;
 }
 
 /* A client's id is kept when it is short and printable; otherwise one is made. */
@@ -125,13 +131,11 @@ static void take_id(struct pl_request *self, const struct pl_headers *headers)
     for (size_t i = 0; usable && i < id.len; i++)
         usable = id.data[i] > ' ' && id.data[i] < 127;
     if (usable) {
-        memcpy(self->id, id.data, id.len);
-        self->id[id.len] = '\0';
+        memcpy(room_for_id(self, id.len), id.data, id.len);
         return;
     }
-    put_hex_digits(self->id, pl_random_u64());
-    put_hex_digits(self->id + 16, pl_random_u64());
-    self->id[32] = '\0';
+    pl_put_hex16(room_for_id(self, 32), pl_random_u64());
+    pl_put_hex16(self->id + 16, pl_random_u64());
 }
 
 static bool contains_nocase(struct pl_str text, const char *word)

@@ -79,7 +79,8 @@ struct pl_request {
     struct pl_exchange *exchange; /* NULL once answered or gone */
     struct pl_coroutine coroutine;
     enum pl_wait wait;
-    char id[PL_REQUEST_ID_MAX + 1];
+    char *id; /* nearly all are a quarter of PL_REQUEST_ID_MAX */
+    size_t id_cap;
     enum pl_dialect dialect; /* of errors of ours */
     char *route;             /* for the log */
     const char *policy;      /* its name, a string of the VM; NULL before there is a route */

@@ -57,7 +57,9 @@ void pl_request_note_origin(struct pl_request *self)
     struct pl_str method = pl_exchange_method(self->exchange);
     struct pl_str path = pl_exchange_path(self->exchange);
     struct pl_str peer = pl_exchange_peer(self->exchange);
-    size_t room = METHOD_MAX_BYTES + PL_MIN(path.len, (size_t)PATH_MAX_BYTES) + PEER_MAX_BYTES;
+    size_t room = PL_MIN(method.len, (size_t)METHOD_MAX_BYTES) +
+                  PL_MIN(path.len, (size_t)PATH_MAX_BYTES) +
+                  PL_MIN(peer.len, (size_t)PEER_MAX_BYTES);
     if (room > self->origin_cap) {
         self->origin_cap = room;
         self->origin = pl_xrealloc(self->origin, room);

@@ -79,7 +79,7 @@ static struct pl_trail_entry *add_trail(struct pl_try *self, int status, enum pl
 {
     struct pl_request *request = self->request;
     if (request->trail_count == request->trail_cap) {
-        request->trail_cap = request->trail_cap ? request->trail_cap * 2 : 2;
+        request->trail_cap = request->trail_cap ? request->trail_cap * 2 : 1;
         request->trail = pl_xrealloc(request->trail, request->trail_cap * sizeof(*request->trail));
     }
     self->trail_index = request->trail_count++;

@@ -20,13 +20,15 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #define POLL_MS     100
 #define GATHER_US   5000 /* lines that come within this are written together */
 #define COMPLAIN_MS 60000
 #define FILE_MODE   0640
-#define PIECE_BYTES PIPE_BUF
+#define PIECE_BYTES PIPE_BUF     /* what a pipe that can be written takes at once */
+#define BLOCK_BYTES (256 * 1024) /* the same of a file, which never has one wait */
 #define FIRST_BYTES 4096
 
 struct buffer {
@@ -38,6 +40,7 @@ struct buffer {
 struct pl_sink {
     char *path; /* NULL: standard output */
     int fd;     /* the thread's */
+    bool is_file;
     uint64_t complained_ms;
     pthread_t thread;
 
@@ -116,6 +119,12 @@ static int open_path(const char *path)
     return open(path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | O_NONBLOCK, FILE_MODE);
 }
 
+static bool is_file(int fd)
+{
+    struct stat about;
+    return fstat(fd, &about) == 0 && S_ISREG(about.st_mode);
+}
+
 /* Once a minute at most: a full disk would fill the other log, too. */
 static void complain(struct pl_sink *self, const char *what, int error)
 {
@@ -133,6 +142,7 @@ static void reopen(struct pl_sink *self)
     if (fd >= 0) {
         close(self->fd);
         self->fd = fd;
+        self->is_file = is_file(fd);
     } else if (self->path) {
         complain(self, "cannot be opened anew", errno);
     }
@@ -154,9 +164,10 @@ static bool wait_for_reader(struct pl_sink *self)
 static ssize_t write_piece(struct pl_sink *self, const char *data, size_t len)
 {
     struct pollfd poll_fd = {.fd = self->fd, .events = POLLOUT};
-    if (poll(&poll_fd, 1, 0) == 0)
+    if (!self->is_file && poll(&poll_fd, 1, 0) == 0)
         return 0; /* standard output may be a blocking pipe */
-    ssize_t n = write(self->fd, data, PL_MIN(len, (size_t)PIECE_BYTES));
+    size_t max = self->is_file ? BLOCK_BYTES : PIECE_BYTES;
+    ssize_t n = write(self->fd, data, PL_MIN(len, max));
     if (n >= 0)
         return n;
     return errno == EAGAIN || errno == EINTR ? 0 : -1;
@@ -261,6 +272,7 @@ struct pl_sink *pl_sink_new(const char *path, char *error, size_t error_size)
     pthread_cond_init(&self->wake, NULL);
     self->path = is_stdout ? NULL : pl_xstrdup(path);
     self->fd = is_stdout ? STDOUT_FILENO : open_path(path);
+    self->is_file = self->fd >= 0 && is_file(self->fd);
     int failed = self->fd < 0 ? errno : start_thread(self);
     if (failed == 0)
         return self;

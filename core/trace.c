@@ -61,19 +61,13 @@ bool pl_trace_from_headers(const struct pl_headers *headers, struct pl_trace *ou
            pl_headers_count(headers, PL_STR("traceparent")) == 1;
 }
 
-void pl_trace_put_hex(char *out, uint64_t number, size_t count)
-{
-    for (size_t i = count; i-- > 0; number >>= 4)
-        out[i] = "0123456789abcdef"[number & 15];
-}
-
 void pl_trace_put_parent(char *out, const struct pl_trace *self, uint64_t span_id)
 {
     memcpy(out, "00-", 3);
-    pl_trace_put_hex(out + 3, self->id_high, 16);
-    pl_trace_put_hex(out + 19, self->id_low, 16);
+    pl_put_hex16(out + 3, self->id_high);
+    pl_put_hex16(out + 19, self->id_low);
     out[35] = '-';
-    pl_trace_put_hex(out + 36, span_id, 16);
+    pl_put_hex16(out + 36, span_id);
     out[52] = '-';
     out[53] = '0';
     out[54] = (char)('0' + (self->sampled ? PL_TRACE_FLAG_SAMPLED : 0) +

@@ -39,9 +39,6 @@ void pl_trace_begin(struct pl_trace *out, const struct pl_headers *headers, doub
 /** A new id of a span; never 0. */
 uint64_t pl_trace_new_span_id(void);
 
-/** Writes `count` hexadecimal digits of `number`, the lowest ones, not terminated. */
-void pl_trace_put_hex(char *out, uint64_t number, size_t count);
-
 /** Writes the traceparent that a try gets whose span is `span_id`: PL_TRACEPARENT_BYTES. */
 void pl_trace_put_parent(char *out, const struct pl_trace *self, uint64_t span_id);
 

@@ -8,6 +8,7 @@
  */
 #include "usage.h"
 #include "json.h"
+#include "usage_internal.h"
 #include <stdlib.h>
 #include <string.h>
 
@@ -22,7 +23,7 @@ enum line_state { LINE_START, LINE_OTHER, LINE_DATA };
 
 enum want { WANT_NOTHING, WANT_USAGE, WANT_MODEL, WANT_INSIDE };
 
-#define DEPTH_MAX    1000 /* deeper is no answer of a model */
+#define DEPTH_MAX    PL_USAGE_DEPTH_MAX
 #define KEY_MAX      ((uint8_t)sizeof(((struct pl_usage_scan *)0)->key))
 #define INSIDE_DEPTH 2 /* of the members of "message" and "response" */
 
@@ -45,19 +46,19 @@ void pl_usage_scan_deinit(struct pl_usage_scan *self)
  * they stand in: those of the details occur in no other place. */
 static int64_t *count_named(struct pl_usage *self, struct pl_str name)
 {
-    const struct {
+    static const struct {
         struct pl_str name;
-        int64_t *count;
-    } counts[] = {{PL_STR("prompt_tokens"), &self->input_tokens},
-                  {PL_STR("completion_tokens"), &self->output_tokens},
-                  {PL_STR("input_tokens"), &self->input_tokens},
-                  {PL_STR("output_tokens"), &self->output_tokens},
-                  {PL_STR("cached_tokens"), &self->cached_tokens},
-                  {PL_STR("cache_read_input_tokens"), &self->cached_tokens},
-                  {PL_STR("reasoning_tokens"), &self->reasoning_tokens}};
+        size_t offset;
+    } counts[] = {{PL_STR("prompt_tokens"), offsetof(struct pl_usage, input_tokens)},
+                  {PL_STR("completion_tokens"), offsetof(struct pl_usage, output_tokens)},
+                  {PL_STR("input_tokens"), offsetof(struct pl_usage, input_tokens)},
+                  {PL_STR("output_tokens"), offsetof(struct pl_usage, output_tokens)},
+                  {PL_STR("cached_tokens"), offsetof(struct pl_usage, cached_tokens)},
+                  {PL_STR("cache_read_input_tokens"), offsetof(struct pl_usage, cached_tokens)},
+                  {PL_STR("reasoning_tokens"), offsetof(struct pl_usage, reasoning_tokens)}};
     for (size_t i = 0; i < PL_COUNT(counts); i++) {
         if (pl_str_equal(counts[i].name, name))
-            return counts[i].count;
+            return (int64_t *)((char *)self + counts[i].offset);
     }
     return NULL;
 }
@@ -81,8 +82,7 @@ static int64_t read_count(const char *at, const char *end)
     return is_whole && at < end && (*at == ',' || *at == '}') ? number : -1;
 }
 
-/* Takes over the counts of an object's text, whose brackets and strings match. */
-static void read_usage(struct pl_usage *self, const char *text, size_t len)
+void pl_usage_read_object(struct pl_usage *self, const char *text, size_t len)
 {
     const char *at = text, *end = text + len;
     while ((at = memchr(at, '"', (size_t)(end - at)))) {
@@ -131,12 +131,11 @@ static void keep(struct pl_usage_scan *self, const char *data, size_t len, size_
 
 static void end_usage(struct pl_usage_scan *self)
 {
-    read_usage(&self->found, self->capture, self->capture_len);
+    pl_usage_read_object(&self->found, self->capture, self->capture_len);
     drop_capture(self);
 }
 
-/* What the inside of a JSON string says; NULL when it is not valid. */
-static char *unescaped(const char *text, size_t len)
+char *pl_usage_unescaped(const char *text, size_t len)
 {
     size_t decoded_len;
     char quoted[PL_USAGE_MODEL_MAX_BYTES + 2];
@@ -151,7 +150,7 @@ static void end_model(struct pl_usage_scan *self)
 {
     if (self->capture && self->capture_len > 0) {
         free(self->model);
-        self->model = unescaped(self->capture, self->capture_len);
+        self->model = pl_usage_unescaped(self->capture, self->capture_len);
     }
     drop_capture(self);
 }
@@ -195,8 +194,10 @@ static void open_bracket(struct pl_usage_scan *self, char bracket)
 {
     if (self->want == WANT_INSIDE)
         self->within = bracket == '{';
-    if (self->want == WANT_USAGE && bracket == '{' && !self->capture)
+    if (self->want == WANT_USAGE && bracket == '{' && !self->capture) {
         begin_capture(self, PL_USAGE_OBJECT_MAX_BYTES);
+        self->met_usage = true;
+    }
     self->want = WANT_NOTHING;
     if (self->depth < DEPTH_MAX)
         self->depth++;
@@ -211,6 +212,7 @@ static void close_bracket(struct pl_usage_scan *self)
     if (self->depth < INSIDE_DEPTH)
         self->within = 0;
     self->want = WANT_NOTHING;
+    self->key_len = 0;
 }
 
 static void open_string(struct pl_usage_scan *self)
@@ -433,33 +435,53 @@ static void feed_line(struct pl_usage_scan *self, const char *data, size_t len)
         feed_json(self, data + at, len - at);
 }
 
-/* Whether `"usage"` stands there with a value other than null, which many send in every event. */
-static bool mentions_usage(const char *line, size_t len)
+/* Whether `"usage"` stands there with a value other than null, which many send in every event. It
+ * is searched by its rarest letter: memmem prepares a table for each search. */
+static bool mentions_usage(const char *text, size_t len)
 {
     static const char wanted[] = "\"usage\"";
-    const char *end = line + len, *at = line;
-    while ((at = memmem(at, (size_t)(end - at), wanted, sizeof(wanted) - 1))) {
-        at += sizeof(wanted) - 1;
-        while (at < end && (*at == ':' || *at == ' '))
-            at++;
-        if (at == end || *at != 'n')
+    const char *end = text + len, *at = text;
+    for (; (at = memchr(at, 'g', (size_t)(end - at))); at++) {
+        if (at - text < 4 || end - at < 3 || memcmp(at - 4, wanted, sizeof(wanted) - 1) != 0)
+            continue;
+        const char *value = at + 3;
+        while (value < end && (*value == ':' || *value == ' '))
+            value++;
+        if (value == end || *value != 'n')
             return true;
     }
     return false;
 }
 
-/* Whether a whole line, of an event of its own, can be passed over: most events of a stream are a
- * word each, with nothing in them that is wanted. */
-static bool is_dull(const struct pl_usage_scan *self, const char *line, size_t len)
+/* Nothing has been read of the event that is open, and the model is known. */
+static bool is_between_events(const struct pl_usage_scan *self)
 {
     return self->model && self->model[0] && self->line_is_new && self->line_state == LINE_START &&
-           self->state == BETWEEN && self->depth == 0 && !self->capture && len > 0 &&
-           line[len - 1] == '}' && !mentions_usage(line, len);
+           self->key_len == 0 && self->state == BETWEEN && self->depth == 0 && !self->capture &&
+           self->want == WANT_NOTHING;
+}
+
+/* Whether these are whole events that can be passed over: most of a stream are a word each. */
+static bool are_dull(const struct pl_usage_scan *self, const char *data, size_t len)
+{
+    return is_between_events(self) && len > 2 && data[len - 1] == '\n' &&
+           (data[len - 2] == '\n' || (data[len - 2] == '\r' && data[len - 3] == '\n')) &&
+           !mentions_usage(data, len);
+}
+
+/* The same of a line. */
+static bool is_dull(const struct pl_usage_scan *self, const char *line, size_t len)
+{
+    return is_between_events(self) && len > 0 && line[len - 1] == '}' && !mentions_usage(line, len);
 }
 
 static void feed_sse(struct pl_usage_scan *self, const char *data, size_t len)
 {
     size_t at = 0;
+    if (are_dull(self, data, len)) {
+        self->last_was_cr = false;
+        return;
+    }
     while (at < len) {
         bool completes_crlf = self->last_was_cr && data[at] == '\n';
         self->last_was_cr = false;
@@ -481,10 +503,16 @@ static void feed_sse(struct pl_usage_scan *self, const char *data, size_t len)
     }
 }
 
+static bool is_at_start(const struct pl_usage_scan *self)
+{
+    return self->state == BETWEEN && self->depth == 0 && !self->capture && self->key_len == 0 &&
+           self->want == WANT_NOTHING;
+}
+
 void pl_usage_scan_feed(struct pl_usage_scan *self, const char *data, size_t len)
 {
     if (self->is_sse)
         feed_sse(self, data, len);
-    else
+    else if (!is_at_start(self) || !pl_usage_read_body(self, data, len))
         feed_json(self, data, len);
 }

@@ -25,7 +25,8 @@ struct pl_usage {
 
 struct pl_usage_scan {
     struct pl_usage found;
-    char *model; /* of the answer; NULL: not told. Owned. */
+    char *model;    /* of the answer; NULL: not told. Owned. */
+    bool met_usage; /* a "usage" object has begun; the user may set it back */
     /* private to usage.c below */
     bool is_sse;
     uint8_t state;

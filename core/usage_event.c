@@ -58,9 +58,9 @@ enum pl_usage_wish pl_usage_ask(const struct pl_json *body, char **options)
 /* The length of a line without its end; `*end_len` is that of its end, 0 when it has none. */
 static size_t line_length(const char *data, size_t len, size_t *end_len)
 {
-    size_t at = 0;
-    while (at < len && data[at] != '\n' && data[at] != '\r')
-        at++;
+    const char *lf = memchr(data, '\n', len);
+    const char *cr = memchr(data, '\r', lf ? (size_t)(lf - data) : len);
+    size_t at = cr ? (size_t)(cr - data) : lf ? (size_t)(lf - data) : len;
     *end_len = at == len ? 0 : data[at] == '\r' && at + 1 < len && data[at + 1] == '\n' ? 2 : 1;
     return at;
 }

@@ -441,6 +441,10 @@ void pl_vm_load_policy(lua_State *L, const char *source, size_t len, const char 
 {
     char chunk_name[256];
     snprintf(chunk_name, sizeof(chunk_name), "@%s", name);
+    if (len > 0 && source[0] == LUA_SIGNATURE[0]) {
+        lua_pushfstring(L, "%s: is compiled code; only the text of a script is read", name);
+        lua_error(L);
+    }
     if (luaL_loadbufferx(L, source, len, chunk_name, "t") != 0)
         lua_error(L);
     pl_vm_require(L, "perilune.sandbox");

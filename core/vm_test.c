@@ -340,7 +340,7 @@ static void test_bytecode_is_refused(void **state)
     char error[256];
     assert_int_equal(pl_vm_call(*state, load_bytecode, &bytes, error, sizeof(error)),
                      PL_ERR_SYNTAX);
-    assert_string_equal(error, "attempt to load chunk with wrong mode");
+    assert_string_equal(error, "evil.lua: is compiled code; only the text of a script is read");
 }
 
 static void test_messages_name_file_and_line(void **state)

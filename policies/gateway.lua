@@ -46,7 +46,7 @@ return {
     address = "127.0.0.1:9901",
     --token = env "PERILUNE_ADMIN_TOKEN",
     --recent = 200,            -- 0 to 10000; the last requests that are kept to be looked at
-    --metrics = true,          -- true or false; false: nothing is counted, GET /metrics is a 404
+    --metrics = true,          -- true or false; false: nothing is counted, /metrics is 404
   },
 
   --workers = 0,               -- 0 to 256; threads that carry traffic, 0: one per core

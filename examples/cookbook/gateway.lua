@@ -10,7 +10,7 @@ return {
   providers = {
     -- Bought: good, and paid for by the token.
     hosted = {
-      url = env("HOSTED_URL", "http://127.0.0.1:8000/v1"), key = env "HOSTED_API_KEY",
+      url = env("HOSTED_URL", "http://127.0.0.1:8000/v1"), key = env "HOSTED_API_KEY" or nil,
       timeouts = { head = "60s", first_token = "20s" },
     },
     -- Your own machines: cheap, and small.

@@ -234,7 +234,7 @@ local function load_config(sources, helpers)
   if not source then error(CONFIG_FILE .. ": there is no such file in the directory", 0) end
   local loaded, _, problems = config.load(source, CONFIG_FILE, helpers)
   if not loaded then error(describe_all(problems), 0) end
-  return loaded
+  return loaded, problems
 end
 
 local function raise_missing(name, file, loaded, sources)
@@ -249,9 +249,7 @@ end
 
 --- A problem of a policy's file. Its text begins with the file's name, by itself or by us.
 local function raise_in(file, problem)
-  if type(problem) ~= "string" then problem = "raises an error without a message" end
-  if problem:sub(1, #file + 1) ~= file .. ":" then problem = file .. ": " .. problem end
-  error(problem, 0)
+  error(modules.name_problem(file, problem), 0)
 end
 
 --- What a file gives: a function, or { handle = function, selftest = function }.
@@ -278,8 +276,8 @@ end
 --- Runs a policy's file.
 -- @treturn function the policy
 -- @treturn ?function its self-test
-local function load_policy(file, source)
-  local ok, value = pcall(native.load_policy, source, file)
+local function load_policy(file, source, load)
+  local ok, value = pcall(load, source, file)
   if ok then ok, value = pcall(native.run_file, value) end
   if not ok then raise_in(file, value) end
   return parts_of_policy(file, value)
@@ -295,17 +293,30 @@ local function run_selftest(file, selftest)
   end
 end
 
-local function load_policies(loaded, sources, visit)
+--- Notes what looks like a mistake in the code of each file that is loaded.
+local function noting_load(warnings)
+  local known = sandbox.names()
+  return function(source, file)
+    local chunk = native.load_policy(source, file)
+    for _, warning in ipairs(config.code_warnings(file, native.globals(source), known)) do
+      table.insert(warnings, warning)
+    end
+    return chunk
+  end
+end
+
+local function load_policies(loaded, sources, visit, load)
   local policies = {}
+  load = load or native.load_policy
   sandbox.set_require(modules.new {
-    sources = sources, load = native.load_policy, run = native.run_file, burst = native.burst,
+    sources = sources, load = load, run = native.run_file, burst = native.burst,
     public = function() return require("perilune") end,
   })
   for _, name in ipairs(config.policies(loaded)) do
     local file = name .. ".lua"
     if not sources[file] then raise_missing(name, file, loaded, sources) end
     local selftest
-    policies[name], selftest = load_policy(file, sources[file])
+    policies[name], selftest = load_policy(file, sources[file], load)
     if visit and selftest then visit(file, selftest) end
   end
   return policies
@@ -317,12 +328,17 @@ end
 -- @treturn table the normalised configuration; raises an error whose text has a problem per line
 -- @treturn {table,...} its parts, see perilune.config.parts
 -- @treturn table what operators may see of it, see perilune.config.show
+-- @treturn string what looks like a mistake, a line each; "" when nothing does
 function boot.check(sources, helpers)
   local watched, secrets = config_show.watch(helpers)
-  local loaded = load_config(sources, watched)
-  load_policies(loaded, sources, run_selftest)
+  local loaded, warnings = load_config(sources, watched)
+  load_policies(loaded, sources, run_selftest, noting_load(warnings))
+  local lines = {}
+  for position, warning in ipairs(warnings) do
+    lines[position] = config.describe_warning(warning)
+  end
   return loaded, config_parts.of(loaded),
-    config_show.texts(loaded, sources[CONFIG_FILE], secrets)
+    config_show.texts(loaded, sources[CONFIG_FILE], secrets), table.concat(lines, "\n")
 end
 
 --- Headers of a request that is only asked about, by their names in lower case.

@@ -1,4 +1,4 @@
---- Calendar fields of a time, in UTC. Pure arithmetic: no time zones, no leap seconds.
+--- Calendar fields of a time, in UTC, and back. Pure arithmetic: no time zones, no leap seconds.
 
 local date = {}
 
@@ -8,7 +8,36 @@ local ERA_DAYS = 146097        -- 400 years, after which the calendar repeats
 local LOWEST_MS = -62135596800000  -- 0001-01-01T00:00:00Z
 local HIGHEST_MS = 253402300799999 -- 9999-12-31T23:59:59.999Z
 
+local MONTH_DAYS = { 31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31 }
+
 local floor = math.floor
+
+local function is_leap(year)
+  return year % 4 == 0 and (year % 100 ~= 0 or year % 400 == 0)
+end
+
+--- The reverse of `civil`.
+local function days_since_epoch(year, month, day)
+  if month <= 2 then year = year - 1 end
+  local day_of_year = floor((153 * ((month + 9) % 12) + 2) / 5) + day - 1
+  return year * 365 + floor(year / 4) - floor(year / 100) + floor(year / 400) + day_of_year
+    - DAYS_TO_1970
+end
+
+--- The time that calendar fields stand for, in UTC.
+-- @tparam number year 0 to 9999
+-- @tparam number month
+-- @tparam number day
+-- @tparam number hour
+-- @tparam number minute
+-- @tparam number second 60, too: a leap second
+-- @treturn ?number milliseconds since 1970-01-01T00:00:00Z, nil when there is no such time
+function date.wall_ms(year, month, day, hour, minute, second)
+  if hour > 23 or minute > 59 or second > 60 then return nil end
+  if month < 1 or month > 12 or day < 1 then return nil end
+  if day > (month == 2 and is_leap(year) and 29 or MONTH_DAYS[month]) then return nil end
+  return (((days_since_epoch(year, month, day) * 24 + hour) * 60 + minute) * 60 + second) * 1000
+end
 
 --- Year, month and day of a number of days since 1970-01-01. Years begin in March here, so that a
 -- leap day is the last one of its year.

@@ -48,9 +48,15 @@ local function is_loading(loading, file)
   return false
 end
 
---- A problem of a file, with the file's name before it if it does not begin with that.
-local function name_problem(file, problem)
+--- A problem of a file, with the file's name before it if it does not begin with that. Where in the
+-- library it was found is left out.
+-- @tparam string file
+-- @param problem what was raised
+-- @treturn string
+function modules.name_problem(file, problem)
   if type(problem) ~= "string" then problem = "raises an error without a message" end
+  if problem == "not enough memory" then collectgarbage() end -- there is to be some for the text
+  problem = problem:gsub("^perilune[%w_.]*:%d+: ", "")
   if problem:sub(1, #file + 1) == file .. ":" then return problem end
   return file .. ": " .. problem
 end
@@ -80,7 +86,7 @@ function modules.new(deps)
     loading[depth] = file
     local ok, value = pcall(function() return deps.run(deps.load(deps.sources[file], file)) end)
     for position = depth, #loading do loading[position] = nil end
-    if not ok then error(name_problem(file, value), 0) end
+    if not ok then error(modules.name_problem(file, value), 0) end
     if value == nil then
       error(file .. ": must return a value, as a module, and returns none", 0)
     end

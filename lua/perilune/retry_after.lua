@@ -13,6 +13,8 @@
 --
 -- A value that cannot be used ("120s", "", a date in the past) counts as absent. Pure.
 
+local date = require "perilune.date"
+
 local retry_after = {}
 
 local U64_MAX = 18446744073709551615
@@ -25,7 +27,6 @@ local MONTHS = {
   Jan = 1, Feb = 2, Mar = 3, Apr = 4, May = 5, Jun = 6, Jul = 7, Aug = 8, Sep = 9, Oct = 10,
   Nov = 11, Dec = 12,
 }
-local MONTH_DAYS = { 31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31 }
 -- RFC 9110 5.6.7: IMF-fixdate, RFC 850, asctime. Captures in the order of DATE_FIELDS.
 local IMF_FIXDATE = "^%a%a%a, (%d%d) (%a%a%a) (%d%d%d%d) (%d%d):(%d%d):(%d%d) GMT$"
 local RFC_850 = "^%a+day, (%d%d)%-(%a%a%a)%-(%d%d) (%d%d):(%d%d):(%d%d) GMT$"
@@ -46,29 +47,11 @@ local function whole_number(text)
   return number < U64_MAX and number or nil
 end
 
-local function is_leap(year)
-  return year % 4 == 0 and (year % 100 ~= 0 or year % 400 == 0)
-end
-
-local function days_since_epoch(year, month, day)
-  if month <= 2 then year = year - 1 end -- years that begin in March, leap day last
-  local era = math.floor(year / 400)
-  local year_of_era = year - era * 400
-  local day_of_year = math.floor((153 * ((month + 9) % 12) + 2) / 5) + day - 1
-  local day_of_era = year_of_era * 365 + math.floor(year_of_era / 4)
-    - math.floor(year_of_era / 100) + day_of_year
-  return era * 146097 + day_of_era - 719468
-end
-
 local function to_wall_ms(year, month_name, day, hour, minute, second)
   local month = MONTHS[month_name]
-  year, day = tonumber(year), tonumber(day)
-  hour, minute, second = tonumber(hour), tonumber(minute), tonumber(second)
-  if not month or day < 1 or hour > 23 or minute > 59 or second > 60 then return nil end
-  local month_days = month == 2 and is_leap(year) and 29 or MONTH_DAYS[month]
-  if day > month_days then return nil end
-  local days = days_since_epoch(year, month, day)
-  return (((days * 24 + hour) * 60 + minute) * 60 + second) * 1000
+  if not month then return nil end
+  return date.wall_ms(tonumber(year), month, tonumber(day), tonumber(hour), tonumber(minute),
+    tonumber(second))
 end
 
 --- Reads an HTTP-date in any of the three forms of RFC 9110 5.6.7.

@@ -106,6 +106,56 @@ function route.compile(routes)
   return matcher
 end
 
+--- Whether the pattern `inner` matches nothing but what `outer` matches.
+local function pattern_covers(outer, inner)
+  local outer_kind, outer_text = route.pattern(outer)
+  local inner_kind, inner_text = route.pattern(inner)
+  if outer_kind == "any" then return true end
+  if outer_kind == "exact" then return inner_kind == "exact" and inner_text == outer_text end
+  if inner_kind ~= "exact" and inner_kind ~= outer_kind or #inner_text < #outer_text then
+    return false
+  end
+  if outer_kind == "prefix" then return inner_text:sub(1, #outer_text) == outer_text end
+  return inner_text:sub(-#outer_text) == outer_text
+end
+
+local function models_cover(outer, inner)
+  if outer == nil then return true end
+  for _, wanted in ipairs(inner == nil and { "*" } or patterns_of(inner)) do
+    local is_covered = false
+    for _, pattern in ipairs(patterns_of(outer)) do
+      is_covered = is_covered or pattern_covers(pattern, wanted)
+    end
+    if not is_covered then return false end
+  end
+  return true
+end
+
+local function paths_cover(outer, inner)
+  outer, inner = (outer or ""):gsub("/+$", ""), (inner or ""):gsub("/+$", "")
+  return outer == "" or inner == outer or inner:sub(1, #outer + 1) == outer .. "/"
+end
+
+local function headers_cover(outer, inner)
+  local wanted = {}
+  for name, value in pairs(inner or {}) do wanted[name:lower()] = value end
+  for name, value in pairs(outer or {}) do
+    if wanted[name:lower()] ~= value then return false end
+  end
+  return true
+end
+
+--- Whether `inner` matches nothing but what `outer` matches: a route with it never serves when one
+-- with `outer` comes first.
+-- @tparam table outer conditions as a route has them: model, path, method, headers
+-- @tparam table inner
+-- @treturn boolean
+function route.covers(outer, inner)
+  return (outer.method == nil or outer.method == inner.method)
+    and models_cover(outer.model, inner.model) and paths_cover(outer.path, inner.path)
+    and headers_cover(outer.headers, inner.headers)
+end
+
 local function model_matches(rule, model)
   if rule.any_model then return true end
   if model == nil then return false end

@@ -61,6 +61,15 @@ function sandbox.set_require(require)
   given_require = require
 end
 
+--- The names of the globals that policies have.
+-- @treturn {string,...} in no order
+function sandbox.names()
+  shared = shared or build()
+  local names = {}
+  for name in pairs(shared) do table.insert(names, name) end
+  return names
+end
+
 --- An environment for one policy file: read-only, shared content, its own identity.
 -- @treturn table the environment, to be set with setfenv
 function sandbox.environment()

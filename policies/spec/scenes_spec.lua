@@ -3,58 +3,10 @@
 -- the same scenes in spec/clients/scenes.test.mjs.
 
 local cjson = require "cjson.safe"
-local testing = require "perilune.testing"
+local scenes = require "scenes"
 
-local WORD_COUNT = 60
-local BIG, SMALL = "primary/big", "spare/small"
-
---- What differs between the two APIs.
-local APIS = {
-  chat = {
-    path = "/v1/chat/completions",
-    error = function(_, code, message)
-      return { error = { message = message, type = "invalid_request_error", code = code } }
-    end,
-    message_of = function(body) return body.error.message end,
-  },
-  messages = {
-    path = "/v1/messages",
-    error = function(kind, _, message)
-      return { type = "error", error = { type = kind, message = message } }
-    end,
-    message_of = function(body) return body.error.message end,
-  },
-}
-
-local function words(first, last)
-  local list = {}
-  for number = first or 1, last or WORD_COUNT do list[#list + 1] = "word" .. number end
-  return table.concat(list, " ")
-end
-
---- A gateway in front of two providers; the second is for when the first fails.
-local function new_world(options)
-  options = options or {}
-  local timeouts = { connect = "1s", head = "10s", first_token = "5s", idle = "10s" }
-  local route = { policy = "fallback", deadline = "2m", targets = {
-    { provider = "primary", model = "big" }, { provider = "spare", model = "small", priority = 1 },
-  } }
-  for key, value in pairs(options.route or {}) do route[key] = value end
-  local world = testing.world { config = {
-    providers = {
-      primary = { url = "http://127.0.0.1:1/v1", timeouts = timeouts, health = options.health },
-      spare = { url = "http://127.0.0.1:2/v1", timeouts = timeouts },
-    },
-    routes = { route },
-  } }
-  world:upstream("spare"):always { words = WORD_COUNT, first = "1s", every = "100ms" }
-  return world
-end
-
-local function ask(world, api, stream)
-  return world:request { path = api.path, stream = stream ~= false, model = "any",
-    body = { max_tokens = 1000 } }
-end
+local APIS, BIG, SMALL, WORD_COUNT = scenes.APIS, scenes.BIG, scenes.SMALL, scenes.WORD_COUNT
+local ask, new_world, words = scenes.ask, scenes.world, scenes.words
 
 --- The answer is whole, with each word once and in order, and was written by these targets.
 local function assert_whole(world, answer, called)
@@ -259,7 +211,7 @@ for name, api in pairs(APIS) do
       local events = answer:events()
       local last = assert(cjson.decode(events[#events].data))
       assert.equal(name == "messages" and "error" or nil, events[#events].event)
-      assert.matches("ended early", api.message_of(last), 1, true)
+      assert.matches("ended early", last.error.message, 1, true)
       assert.same({ BIG }, world:called())
     end)
   end)

@@ -34,6 +34,7 @@ local measure = {
   rps = function(n) return n.rps end,
   p50_us = function(n) return n.p50_us end,
   p99_us = function(n) return n.p99_us end,
+  first_p50_us = function(n) return n.first_p50_us end,
   first_p50_ms = function(n) return quotient(n.first_p50_us, 1000) end,
   first_p99_ms = function(n) return quotient(n.first_p99_us, 1000) end,
   request_us = function(n) return quotient(cpu_us(n), ok_requests(n)) end,
@@ -53,6 +54,14 @@ local measure = {
 function measure.added_us(numbers, round, data)
   local direct = data.chat1 and data.chat1.direct and data.chat1.direct[round]
   return direct and direct.p50_us and numbers.p50_us and numbers.p50_us - direct.p50_us
+end
+
+--- What the gate adds to the time to the first event, in the same round.
+function measure.gate_us(numbers, round, data)
+  local head = data["gate-head"] and data["gate-head"].perilune
+  head = head and head[round]
+  return head and head.first_p50_us and numbers.first_p50_us
+    and numbers.first_p50_us - head.first_p50_us
 end
 
 --- Median, lowest, highest and count.

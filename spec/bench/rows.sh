@@ -17,8 +17,8 @@ takes_part() {
         failover:nginx-lua | failover:perilune) return 0 ;;
         failover:*) return 1 ;;
         sse:portkey | burst:portkey | burst:direct) return 1 ;;
-        reload:perilune) return 0 ;;
-        reload:*) return 1 ;;
+        reload:perilune | gate:perilune) return 0 ;;
+        reload:* | gate:*) return 1 ;;
     esac
 }
 
@@ -110,6 +110,18 @@ row_sse() {
 
 row_burst() {
     streams burst "$1" "$2" 300 -m run -n 64 -t "$((SECONDS_EACH + 1))" -e 1000 -i 0
+}
+
+# One stream after the other, short ones that the upstream writes at once: how long until the first
+# event, when the gate looks for content, and when it is open from the head on.
+row_gate() {
+    local model
+    for model in bench-model bench-head; do
+        launch "$LOAD_CORE" "$OUT/sse.out" "$OUT/sse_load" -m run -n 1 -t "$SECONDS_EACH" -e 3 \
+            -i 0 -b "$model" "${contender_port[$1]}"
+        wait "$launched_pid"
+        note "gate${model#bench}" "$1" "$2" "$(sed -n '/^streams=/p' "$OUT/sse.out")"
+    done
 }
 
 # held CONTENDER SSE_LOAD_ARGUMENT...: starts a fresh gateway and holds connections to it. Leaves

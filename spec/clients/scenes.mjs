@@ -100,7 +100,7 @@ const SIM = ["--mode", "echo", "--max-num-seqs", "64"];
 export const startPrimary = (...flags) => startSim(...SIM, "--model", "big", ...flags);
 export const startSpare = (...flags) => startSim(...SIM, "--model", "small", ...flags);
 
-// Times are those of the scenes divided by 20, or less.
+// Times are about a thirtieth of those of the scenes.
 const LIMITS = 'connect = "1s", head = "500ms", first_token = "300ms", idle = "300ms"';
 
 const config = (primary, spare, { health = "", route = "", targets }) => `return {

@@ -1,6 +1,6 @@
 // Things that go wrong with answers, and what the official clients make of what the gateway does
 // about them; their own retries are off. policies/spec/scenes_spec.lua plays the same in the times
-// that it takes; here an hour's patience is not to be had, and all times are a twentieth, or less.
+// that it takes, 20 s to a late first token and an outage of 60 s; here times are a thirtieth.
 
 import assert from "node:assert/strict";
 import { afterEach, describe, it } from "node:test";
@@ -133,12 +133,12 @@ for (const api of APIS) {
       await assertCalls(scene, 2, 0);
     });
 
-    it("does not see an outage of 3 s, and the primary is back 1.5 s after it", async () => {
+    it("does not see an outage of 2 s, and the primary is back 1 s after it", async () => {
       const scene = await startScene(api, {
-        health: `health = { consecutive_connection = 3, base_ejection = "500ms",
-          max_ejection = "1s", jitter = 0 }`,
+        health: `health = { consecutive_connection = 3, base_ejection = "300ms",
+          max_ejection = "600ms", jitter = 0 }`,
       });
-      const OUTAGE_MS = 3000, EVERY_MS = 200, BACK_MS = 1500;
+      const OUTAGE_MS = 2000, EVERY_MS = 133, BACK_MS = 1000;
       const served = [];
       const send = async () => served.push({
         at: performance.now(), model: [...(await ask(api, scene.client)).models][0],
@@ -149,13 +149,14 @@ for (const api of APIS) {
         }
       };
       await sendFor(3 * EVERY_MS);
-      assert.deepEqual(served.map(({ model }) => model), ["big", "big", "big"]);
+      const before = served.length;
+      assert.ok(served.every(({ model }) => model === "big"));
       await kill(scene.primary);
       await sendFor(OUTAGE_MS);
-      assert.ok(served.slice(3).every(({ model }) => model === "small"));
+      assert.ok(served.slice(before).every(({ model }) => model === "small"));
       const back = await startPrimary("--port", `${scene.primary.port}`);
       const backAt = performance.now();
-      await sendFor(2 * BACK_MS);
+      await sendFor(1.5 * BACK_MS);
       const first = served.find(({ at, model }) => at > backAt && model === "big");
       assert.ok(first && first.at - backAt <= BACK_MS + EVERY_MS + 500, `${first?.at - backAt} ms`);
       const sinceBack = served.filter(({ at }) => at > backAt).length;

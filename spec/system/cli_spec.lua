@@ -38,11 +38,13 @@ local function thread_count(process)
   return tonumber(status:match("Threads:%s+(%d+)"))
 end
 
---- `check` and `run` refuse a directory, both with exactly this text.
+--- `check` and `run` refuse a directory, both with exactly this text, and the directory before the
+-- name of the file in each line.
 local function assert_problems(files, text, env)
   local folder = folder_of(files)
   local checked = support.perilune({ "check", folder }, { env = env })
-  assert.same({ status = 1, stdout = "", stderr = text .. "\n" }, checked)
+  local expected = folder .. "/" .. text:gsub("\n", "%0" .. folder .. "/") .. "\n"
+  assert.same({ status = 1, stdout = "", stderr = expected }, checked)
   local ran = support.perilune({ "run", folder, unpack(USAGE) }, { env = env })
   assert.same(checked, ran)
 end
@@ -67,10 +69,14 @@ describe("perilune", function()
       assert.truthy(help.stdout:find(word, 1, true), word)
     end
     for _, words in ipairs({ { "--help" }, { "-h" }, { "run", "--help" }, { "run", "-h" },
-      { "check", "-h" }, { "test", "--help" } }) do
+      { "check", "-h" }, { "test", "--help" }, { "help", "run" }, { "help", "check" },
+      { "help", "help" } }) do
       assert.same(help, support.perilune(words), table.concat(words, " "))
     end
     assert.truthy(support.perilune({ "check", "-x" }).stderr:find("unknown option -x", 1, true))
+    for _, command in ipairs({ "sim", "simulate" }) do
+      assert.same(support.perilune({ command, "--help" }), support.perilune({ "help", command }))
+    end
     local nothing = support.perilune({})
     assert.equal(2, nothing.status)
     assert.equal(help.stdout, nothing.stdout)
@@ -80,11 +86,14 @@ describe("perilune", function()
     local version = support.perilune({ "version" })
     assert.equal(0, version.status)
     assert.matches("^perilune %d+%.%d+%.%d+[%w.-]*\n$", version.stdout)
-    assert.same(version, support.perilune({ "--version" }))
+    for _, word in ipairs({ "--version", "-v", "-V" }) do
+      assert.same(version, support.perilune({ word }), word)
+    end
   end)
 
   it("refuses what it does not know", function()
     assert_usage({ "serve" }, "unknown command 'serve'")
+    assert_usage({ "help", "serve" }, "unknown command 'serve'")
     assert_usage({ "" }, "unknown command ''")
     assert_usage({ "run", "--port", "1" }, "unknown option --port")
     assert_usage({ "run", "--listen" }, "--listen needs a value")
@@ -191,9 +200,10 @@ describe("perilune check", function()
       local file = folder_of({ ["gateway.lua"] = "" }) .. "/gateway.lua"
       assert.same({ status = 1, stdout = "", stderr = file .. ": Not a directory\n" },
         support.perilune({ command, file }))
+      local empty = folder_of({})
       assert.same({ status = 1, stdout = "",
-        stderr = "gateway.lua: there is no such file in the directory\n" },
-        support.perilune({ command, folder_of({}) }))
+        stderr = empty .. "/gateway.lua: there is no such file in the directory\n" },
+        support.perilune({ command, empty .. "//" }))
     end
   end)
 
@@ -243,7 +253,7 @@ describe("perilune check", function()
     assert_refused("\nlocal io = require 'io'",
       "mine.lua:2: module 'io': there is no file io.lua in the directory")
     assert_refused("error {}", "mine.lua: raises an error without a message")
-    assert_refused("\27LJ\2", "mine.lua: attempt to load chunk with wrong mode")
+    assert_refused("\27LJ\2", "mine.lua: is compiled code; only the text of a script is read")
   end)
 
   it("and run refuse a policy file that returns no function", function()
@@ -254,20 +264,47 @@ describe("perilune check", function()
     end
   end)
 
+  it("and run warn of what looks like a mistake, and go on", function()
+    local folder = folder_of({ ["gateway.lua"] = WITH_POLICY:gsub('url = "[^"]*"',
+      '%0, key = env "ONE_KEYY"'),
+      ["mine.lua"] = 'local lib = require "lib"\n\nreturn function(req) return lib(stirng) end',
+      ["lib.lua"] = "return function(text)\n  count = #text\nend" })
+    local function lines(...)
+      return (folder .. "/" .. table.concat({ ... }, "\n" .. folder .. "/") .. "\n")
+    end
+    local expected = lines("gateway.lua:2: warning: providers.one.key: the variable ONE_KEYY is "
+      .. 'not set, so it is as if this were not written (secret "ONE_KEYY" would refuse that; env '
+      .. '"ONE_KEYY" or nil says that it may be missing)',
+      "mine.lua:3: warning: there is no global 'stirng', it is nil here: did you mean \"string\"?",
+      "lib.lua:2: warning: assigns the global 'count', which is an error when it runs: declare it "
+      .. "with 'local'")
+    assert.same({ status = 0, stderr = expected,
+      stdout = folder .. ": ok (1 providers, 2 targets)\n" }, support.perilune({ "check", folder }))
+    local gw = support.gateway({ folder = folder })
+    gw:wait_log(" warn +gateway.lua:2: warning: providers%.one%.key: ")
+    gw:wait_log(" warn +lib.lua:2: warning: assigns the global 'count'")
+    gw:write_policy("lib", "return function(text) return coutn end")
+    assert.equal(200, gw:admin({ path = "/admin/reload", method = "POST" }).status)
+    gw:wait_log(" warn +lib.lua:1: warning: there is no global 'coutn'")
+  end)
+
   it("and run stop a policy file that waits, or computes without end", function()
-    for _, call in ipairs({ 'gw.sleep("1s")', "for _ in gw.candidates({}) do end" }) do
+    for call, said in pairs({
+      ['gw.sleep("1s")'] = "this can be called only while a request is handled",
+      ["for _ in gw.candidates({}) do end"] = "perilune.candidates: a route is expected",
+    }) do
       local folder = folder_of({ ["gateway.lua"] = WITH_POLICY,
         ["mine.lua"] = 'local gw = require "perilune"\n' .. call })
       for _, command in ipairs({ "check", "run" }) do
         local result = support.perilune({ command, folder })
         assert.equal(1, result.status)
-        assert.truthy(result.stderr:find("^mine.lua:"), result.stderr)
+        assert.equal(("%s/mine.lua:2: %s\n"):format(folder, said), result.stderr)
       end
     end
     local folder = folder_of({ ["gateway.lua"] = WITH_POLICY,
       ["mine.lua"] = "while true do\n  pcall(function() while true do end end)\nend" })
     assert.same({ status = 1, stdout = "",
-      stderr = "mine.lua:2: the CPU budget of 2000 ms is used up\n" },
+      stderr = folder .. "/mine.lua:2: the CPU budget of 2000 ms is used up\n" },
       support.perilune({ "check", folder }))
   end)
 end)
@@ -321,7 +358,7 @@ describe("env, secret and file", function()
     for _, value in ipairs({ "sk-with\nline", "sk-" .. ("x"):rep(9000), "sk-\1" }) do
       local result = support.perilune({ "check", folder }, { env = { ONE_KEY = value } })
       assert.equal(1, result.status)
-      assert.matches("^gateway.lua:4: providers.one.key: ", result.stderr)
+      assert.matches("/gateway.lua:4: providers.one.key: ", result.stderr)
       assert.falsy(result.stderr:find("sk-", 1, true), result.stderr)
     end
   end)

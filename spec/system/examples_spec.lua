@@ -35,7 +35,7 @@ local EXAMPLES = {
     config = {
       { 'base_ejection = "10s"', "base_ejection = " .. ms(2000) },
       { 'head = "30s", first_token = "30s"',
-        "head = " .. ms(1500) .. ", first_token = " .. ms(1500) },
+        "head = " .. ms(3000) .. ", first_token = " .. ms(3000) },
       { 'interval = "10s", timeout = "3s",',
         "interval = " .. ms(500) .. ", timeout = " .. ms(500) .. "," },
       { "unhealthy_after = 3, healthy_after = 2", "unhealthy_after = 3, healthy_after = 2" },

@@ -989,6 +989,16 @@ describe("active checks", function()
     gw:wait_log("provider a is back: active checks pass")
   end)
 
+  it("give Anthropic's API its key and its version", function()
+    local gw = start { a = checked(), a_more = 'api = "anthropic", key = "sk-check",',
+      a_health = rules({}, active "") }
+    support.wait_until("a check", function() return gw.ups.a.check_count > 0 end)
+    local headers = gw.ups.a.last_check.headers
+    assert.same({ "sk-check", "2023-06-01" },
+      { headers["x-api-key"], headers["anthropic-version"] })
+    assert.is_nil(headers.authorization)
+  end)
+
   it("do not mind a single bad one", function()
     local gw = start { a = checked(), a_health = rules({}, active("", 120)) }
     for _ = 1, 3 do

@@ -83,7 +83,7 @@ describe("require", function()
       { "lib/it.lua:2: boom", { ["lib/it.lua"] = "\nerror('boom')" } },
       { "lib/it.lua:1: unexpected symbol near '<eof>'", { ["lib/it.lua"] = "return {" } },
       { "lib/it.lua: must return a value", { ["lib/it.lua"] = "" } },
-      { "lib/it.lua: attempt to load chunk with wrong mode", { ["lib/it.lua"] = LUAC } },
+      { "lib/it.lua: is compiled code", { ["lib/it.lua"] = LUAC } },
       { "lib/it.lua: is not a regular file", { ["lib/it.lua/x"] = "" } },
       { "lib/it.lua: is larger than", { ["lib/it.lua"] = ("-"):rep(1024 * 1024 + 1) } },
       { "requires itself: lib/it.lua %-> b.lua %-> lib/it.lua",

@@ -348,7 +348,7 @@ describe("a reload of what is not sound", function()
         { file = "word.lua", line = 2, reason = "on purpose" } },
       { "word", "return { handle = function() end, selftest = function() return nil, 'why' end }",
         { file = "word.lua", reason = "selftest failed: why" } },
-      { "word", "\27LJ\2\10", { file = "word.lua", reason = "wrong mode" } },
+      { "word", "\27LJ\2\10", { file = "word.lua", reason = "compiled code" } },
       { "gateway", good:sub(1, 60), { file = "gateway.lua" } },
       { "gateway", "return {", { file = "gateway.lua", line = 1 } },
       { "gateway", (good:gsub("policy", "polcy")),

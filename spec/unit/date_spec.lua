@@ -36,6 +36,15 @@ describe("perilune.date", function()
     end
   end)
 
+  it("is the reverse of wall_ms", function()
+    for day = -146097, 146097, 97 do
+      local wall_ms = day * DAY_MS + day % 1000 * 86000
+      local fields = date.fields(wall_ms)
+      assert.equal(math.floor(wall_ms / 1000) * 1000, date.wall_ms(fields.year, fields.month,
+        fields.day, fields.hour, fields.minute, fields.second))
+    end
+  end)
+
   it("refuses what is no time", function()
     for _, value in ipairs { 0 / 0, 1 / 0, -1 / 0, 253402300800000, -62135596800001 } do
       assert.same({ nil, "invalid", "the time must be within the years 1 to 9999" },

@@ -6,7 +6,7 @@ local body = require "perilune.simulate.body"
 local distribution = require "perilune.simulate.distribution"
 local percentiles = require "perilune.simulate.percentiles"
 local random = require "perilune.simulate.random"
-local rfc3339 = require "perilune.simulate.rfc3339"
+local rfc3339 = require "perilune.rfc3339"
 local spend = require "perilune.simulate.spend"
 
 describe("perilune.simulate.random", function()
@@ -92,7 +92,7 @@ describe("perilune.simulate.percentiles", function()
   end)
 end)
 
-describe("perilune.simulate.rfc3339", function()
+describe("perilune.rfc3339", function()
   local GOOD = {
     ["1970-01-01T00:00:00Z"] = 0, ["2026-01-05T12:00:00Z"] = 1767614400000,
     ["2024-02-29T23:59:59.5+01:30"] = 1709245799500, ["1969-12-31t23:59:59z"] = -1000,

@@ -15,6 +15,7 @@ local normalise = require "perilune.config.normalise"
 local problems = require "perilune.config.problems"
 local schema = require "perilune.schema"
 local sorted = require "perilune.sorted"
+local warnings = require "perilune.config.warnings"
 
 local config = {}
 
@@ -38,6 +39,28 @@ local function add_duplicates(list, duplicates)
   end
 end
 
+--- A warning as one line.
+-- @tparam table warning one of those that `load` gives
+-- @treturn string
+config.describe_warning = warnings.describe
+
+--- What looks like a mistake in a policy's code; see perilune.config.warnings.
+config.code_warnings = warnings.of_code
+
+--- The helpers, and the names of the variables that were asked for and are not set.
+local function noting_unset(helpers)
+  local noting, unset = {}, {}
+  for name, helper in pairs(helpers) do noting[name] = helper end
+  if type(helpers.env) == "function" then
+    noting.env = function(name)
+      local value, detail = helpers.env(name)
+      if value == nil and detail == nil then unset[name] = true end
+      return value, detail
+    end
+  end
+  return noting, unset
+end
+
 --- Read a configuration.
 -- @tparam string source the text of gateway.lua
 -- @tparam string chunkname the file's name for messages; a leading "@" is left out
@@ -46,6 +69,8 @@ end
 -- They are not called any more once this function has returned.
 -- @treturn[1] table the normalised configuration; functions in it (providers' `health.unhealthy`)
 -- are the operator's code
+-- @treturn[1] nil
+-- @treturn[1] {table,...} warnings, as { file, line, key, message }
 -- @treturn[2] nil
 -- @treturn[2] string "invalid"
 -- @treturn[2] {table,...} all problems, as { file, line (nil when it cannot be told), key ("" for
@@ -53,7 +78,8 @@ end
 function config.load(source, chunkname, helpers)
   if type(source) ~= "string" then error("perilune.config: source must be a string", 2) end
   local file = chunkname:gsub("^@", "")
-  local value, failure = evaluate.run(source, helpers or NONE)
+  local noting, unset = noting_unset(helpers or NONE)
+  local value, failure = evaluate.run(source, noting)
   if not value then return nil, "invalid", problems.arrange({ failure }, nil, file) end
 
   local list, report = problems.collector()
@@ -62,7 +88,11 @@ function config.load(source, chunkname, helpers)
   local tree, duplicates = locate.tree(source)
   add_duplicates(list, duplicates)
   if #list > 0 then return nil, "invalid", problems.arrange(list, tree, file) end
-  return normalise.run(checked)
+  local normalised = normalise.run(checked)
+  return normalised, nil, warnings.of_config {
+    source = source, file = file, tree = tree, value = value, routes = normalised.routes,
+    unset = unset,
+  }
 end
 
 --- The line on which a route names its policy; of a route without, the line it begins on.

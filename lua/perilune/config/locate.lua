@@ -1,6 +1,7 @@
 --- Where the keys of a configuration stand in its text, read from its tokens without running it.
 --
--- The tree of the returned table's constructor: { line =, fields = { [key] = tree }, partial = }.
+-- The tree of the returned table's constructor: { line =, index =, fields = { [key] = tree },
+-- partial = }; `index` is the token with which a value begins.
 -- A value that is no constructor has no fields; `partial` marks a table with computed keys. What
 -- cannot be followed (a variable, a call, a function) is left open and gets no line. Pure.
 
@@ -86,7 +87,7 @@ local function read_constructor(tokens, index, duplicates, path)
       local noted = key == false and {} or duplicates -- without its key, a path cannot be named
       child = read_constructor(tokens, value_index, noted, at(path, key))
     end
-    child.line = tokens.line[index]
+    child.line, child.index = tokens.line[index], value_index
     add_field(tree, key, child, duplicates, path)
     index = tokens.text[after] == "}" and after or after + 1
   end

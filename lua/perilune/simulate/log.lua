@@ -12,7 +12,7 @@
 -- so that a night of traffic fits the memory. Pure.
 
 local cjson = require "cjson.safe"
-local rfc3339 = require "perilune.simulate.rfc3339"
+local rfc3339 = require "perilune.rfc3339"
 
 local log = {}
 

@@ -1,7 +1,7 @@
 --- What is to be said beside the numbers: what was simulated, and what to keep in mind. Pure.
 
 local duration = require "perilune.duration"
-local rfc3339 = require "perilune.simulate.rfc3339"
+local rfc3339 = require "perilune.rfc3339"
 local sorted = require "perilune.sorted"
 
 local notes = {}

@@ -1,7 +1,7 @@
 --- What a scenario may say (see perilune.schema for the kinds of types). Plain data.
 
 local faults = require "perilune.simulate.faults"
-local rfc3339 = require "perilune.simulate.rfc3339"
+local rfc3339 = require "perilune.rfc3339"
 local texts = require "perilune.schema.texts"
 local types = require "perilune.schema.types"
 

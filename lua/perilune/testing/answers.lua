@@ -19,7 +19,6 @@ local FAILURES = {
 local KEYS = given.set("status", "headers", "body", "after", "words", "every", "first", "events",
   "cut_after", "stall_after", "done", "failure")
 local EVENT_KEYS = given.set("data", "event", "after", "raw")
-local DONE = "data: [DONE]\n\n"
 local JSON_TYPE, EVENT_TYPE = "application/json", "text/event-stream"
 
 -- ---- checks --------------------------------------------------------------------------------
@@ -103,11 +102,11 @@ local function event_bytes(event)
 end
 
 local function says_done(bytes)
-  return bytes:find("data: ?%[DONE%]") ~= nil
+  return bytes:find("data: ?%[DONE%]") ~= nil or bytes:find("event: ?message_stop") ~= nil
 end
 
 --- Pieces of the events that a spec has listed.
-local function listed_pieces(answer)
+local function listed_pieces(answer, call)
   local pieces, whole = {}, false
   for number, event in ipairs(answer.events) do
     local after = type(event) == "table" and event.after or number == 1 and answer.first
@@ -115,7 +114,8 @@ local function listed_pieces(answer)
     pieces[number] = { given.optional_ms("after", after), event_bytes(event) }
     whole = whole or says_done(pieces[number][2])
   end
-  if not whole and answer.done ~= false then pieces[#pieces + 1] = { 0, DONE } end
+  local mark = bodies.mark(call.path)
+  if not whole and answer.done ~= false and mark ~= "" then pieces[#pieces + 1] = { 0, mark } end
   return pieces
 end
 
@@ -175,7 +175,7 @@ end
 
 local function plan_of_table(answer, call)
   local status = answer.status or 200
-  local pieces = answer.events and listed_pieces(answer)
+  local pieces = answer.events and listed_pieces(answer, call)
   if not pieces and wants_stream(answer, status, call) then
     pieces = completion_pieces(answer, call)
   end

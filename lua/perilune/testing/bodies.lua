@@ -8,12 +8,15 @@ local tokens = require "perilune.sim.tokens"
 
 local bodies = {}
 
+local MESSAGES_ENDPOINT = require "perilune.sim.messages"
+local RESPONSES_ENDPOINT = require "perilune.sim.responses"
+
 -- By the end of the path, without a query: providers have prefixes of their own.
 local ENDPOINTS = {
   { "/chat/completions", require "perilune.sim.chat" },
   { "/completions", require "perilune.sim.completions" },
-  { "/responses", require "perilune.sim.responses" },
-  { "/messages", require "perilune.sim.messages" },
+  { "/responses", RESPONSES_ENDPOINT },
+  { "/messages", MESSAGES_ENDPOINT },
   { "/embeddings", require "perilune.sim.embeddings" },
 }
 local MODELS = '{"object":"list","data":[]}'
@@ -37,6 +40,17 @@ function bodies.error(path, status)
   local endpoint = endpoint_of(path)
   local err = errors.new(status, MESSAGES[status] or ("The answer is %d."):format(status))
   return (endpoint and endpoint.error_body or errors.openai_body)(err)
+end
+
+-- The marks that a stream is whole, where they say nothing else.
+local DONE = "data: [DONE]\n\n"
+local MESSAGE_STOP = 'event: message_stop\ndata: {"type":"message_stop"}\n\n'
+
+--- The mark at the end of an endpoint's streams; "" where it is more than a mark.
+function bodies.mark(path)
+  local endpoint = endpoint_of(path)
+  if endpoint == MESSAGES_ENDPOINT then return MESSAGE_STOP end
+  return endpoint == RESPONSES_ENDPOINT and "" or DONE
 end
 
 local function numbered_words(count)

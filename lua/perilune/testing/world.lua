@@ -5,7 +5,7 @@ local client = require "perilune.testing.client"
 local cjson = require "cjson.safe"
 local given = require "perilune.testing.given"
 local requests = require "perilune.testing.requests"
-local retry_after = require "perilune.retry_after"
+local rfc3339 = require "perilune.rfc3339"
 local sorted = require "perilune.sorted"
 local source = require "perilune.testing.source"
 local upstream = require "perilune.testing.upstream"
@@ -22,19 +22,13 @@ local GATEWAY_FILE = "gateway.lua"
 
 -- ---- options -------------------------------------------------------------------------------
 
-local MONTHS = { "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov",
-  "Dec" }
-
 local function start_wall_ms(text)
   given.type("world.start", text, "string")
-  local year, month, day, time = text:match("^(%d%d%d%d)%-(%d%d)%-(%d%d)T(%d%d:%d%d:%d%d)Z$")
-  local name = MONTHS[tonumber(month)]
-  local date = name and ("Mon, %s %s %s %s GMT"):format(day, name, year, time)
-  local ms = date and retry_after.http_date_ms(date)
+  local ms = rfc3339.parse(text)
   if not ms then
     given.fail("world.start: a time such as %q is expected, not %q", DEFAULT_START, text)
   end
-  return ms
+  return math.floor(ms)
 end
 
 local function texts(what, map)

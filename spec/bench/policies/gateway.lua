@@ -30,6 +30,15 @@ return {
       retry = retry,
     },
     {
+      match = { model = "bench-head" },
+      targets = {
+        { provider = "ok_a", model = "upstream-model", weight = 50 },
+        { provider = "ok_b", model = "upstream-model", weight = 50 },
+      },
+      retry = retry,
+      gate = { on = "head" },
+    },
+    {
       match = { model = "bench-failover" },
       targets = {
         { provider = "fail_503_a", model = "upstream-model", priority = 0 },

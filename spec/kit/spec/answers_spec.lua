@@ -96,6 +96,17 @@ describe("an answer", function()
     assert.equal("data: 1\n\n", ask({ events = { "1" }, done = false }, { stream = true }).body)
   end)
 
+  it("ends its listed events with the mark of the endpoint", function()
+    local STOP = 'event: message_stop\ndata: {"type":"message_stop"}\n\n'
+    local function body(path, events)
+      return ask({ events = events }, { stream = true, path = path }).body
+    end
+    assert.equal("data: 1\n\n" .. STOP, body("/v1/messages", { "1" }))
+    assert.equal("data: 1\n\n" .. STOP, body("/v1/messages", { "1", { raw = STOP } }))
+    assert.equal("data: 1\n\n", body("/v1/responses", { "1" }))
+    assert.equal("data: 1\n\ndata: [DONE]\n\n", body("/v1/completions", { "1" }))
+  end)
+
   it("may break off, or stop in the middle", function()
     local answer = ask({ words = 9, every = "10ms", cut_after = 3 }, { stream = true })
     assert.equal("cut", answer.ended)
