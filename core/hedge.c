@@ -129,7 +129,10 @@ static void drop_rival(struct pl_request *self, enum pl_class class)
             note_wait(rival);
         pl_try_abandon(rival, class);
     }
-    if (class == PL_CLASS_HEDGE_LOST && pl_try_entry(rival)) {
+    struct pl_trail_entry *entry = pl_try_entry(rival);
+    if (class == PL_CLASS_HEDGE_LOST && entry) {
+        if (entry->class == PL_CLASS_OK) /* good, too, but later than the other */
+            entry->class = class;
         note_tokens(rival);
         put_before(rival, self->current);
     }

@@ -228,6 +228,28 @@ describe("a hedged request", function()
     assert.equal(0, in_flight(world))
   end)
 
+  it("keeps to the first good answer while that is read, whatever comes of the other", function()
+    local world = testing.world { directory = false, files = { ["fallback.lua"] = FALLBACK },
+      config = [[return {
+        providers = {
+          first = { url = "http://127.0.0.1:1/v1", health = {
+            unhealthy = function(res) return res:text() == "" end } },
+          second = { url = "http://127.0.0.1:1/v1" },
+        },
+        routes = { { hedge = { after = "2s" }, targets = { { provider = "first" },
+          { provider = "second", priority = 1 } } } },
+      }]] }
+    world:upstream("first"):always { words = "a b c d", first = "3s", every = "1s" }
+    for _, second in ipairs { { words = "x", first = "3s" }, { words = "x y", first = "3s",
+      every = "1s" }, { after = "3s", status = 500 }, "reset" } do
+      world:upstream("second"):always(second)
+      local answer = ask(world)
+      assert.same({ 200, "complete", "a b c d" }, { answer.status, answer.ended, answer:text() })
+      assert.is_truthy(trail_of(answer):find("^second;.*, first;200;4000ms$"), trail_of(answer))
+      assert.equal(0, in_flight(world))
+    end
+  end)
+
   it("passes nothing on of what the loser would have sent later", function()
     local world = make_world()
     world:upstream("first"):always { words = "one two three four", first = "2100ms",
