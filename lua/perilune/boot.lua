@@ -61,9 +61,8 @@ local function settle(req, text)
   return class, status, message
 end
 
---- Sends the request to a target; waits for an answer that can be judged.
-function request.send(req, target)
-  native.send_begin(req, target)
+--- What the try at hand has brought, which can be judged.
+local function take_answer(req)
   local res, class, detail, failed_target, said = native.send_result(req)
   if res then
     if after_send then after_send(req, res) end
@@ -72,6 +71,14 @@ function request.send(req, target)
   local status, message
   if said then class, status, message = settle(req, said) end
   return nil, { class = class, detail = message or detail, target = failed_target, status = status }
+end
+
+native.take_answer = take_answer -- for perilune.hedge
+
+--- Sends the request to a target; waits for an answer that can be judged.
+function request.send(req, target)
+  native.send_begin(req, target)
+  return take_answer(req)
 end
 
 --- Answers that no target could be tried, and when to come again.

@@ -120,6 +120,7 @@ local function make_route(entry, all_targets)
     retry = retry.new(entry.retry or {}), panic = entry.panic,
     balance = entry.balance and frozen.view("perilune.route.balance", entry.balance),
     max_ejection_ratio = entry.max_ejection_ratio,
+    hedge = entry.hedge and frozen.view("perilune.route.hedge", entry.hedge) or false,
   }
   local function computed(_, key)
     return key == "targets" and copy(targets) or nil

@@ -10,7 +10,7 @@ local ranked = {}
 
 local KEPT_MAX = 64 -- per route; further kinds are made anew each time
 local COPIED = {
-  "name", "policy", "deadline_ms", "retry", "balance", "panic", "max_ejection_ratio",
+  "name", "policy", "deadline_ms", "retry", "balance", "panic", "max_ejection_ratio", "hedge",
 }
 
 local function check_rank(rank, target)

@@ -86,6 +86,13 @@ local function response_of(response)
   }
 end
 
+local function hedge_of(hedge)
+  return hedge and {
+    after = hedge.after, at_least_ms = hedge.at_least, until_known_ms = hedge.until_known,
+    budget_ratio = hedge.budget_percent / 100, burst_count = hedge.burst, paths = hedge.paths,
+  }
+end
+
 local function normalise_route(entry, name, defaults)
   return {
     name = name, match = entry.match, policy = entry.policy, targets = {},
@@ -94,6 +101,7 @@ local function normalise_route(entry, name, defaults)
     max_ejection_ratio = entry.max_ejection_percent / 100,
     retry = retry_of(entry.retry), deadline_ms = entry.deadline,
     gate = { on = entry.gate.on, max_bytes = entry.gate.bytes }, check_body = entry.check_body,
+    hedge = hedge_of(entry.hedge),
     response = response_of(entry.response), models = matching.models_of(entry),
   }
 end
