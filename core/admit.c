@@ -168,7 +168,8 @@ void pl_try_report_status(struct pl_try *self, int status, uint32_t first_token_
     enum pl_outcome outcome = outcome_of_status(status);
     struct pl_place *place = &self->place;
     if (outcome == PL_OUTCOME_OK && place->of) {
-        pl_health_add_latency(health_of(self), place->of->slot, first_token_ms);
+        pl_health_add_latency(health_of(self), place->of->slot, first_token_ms,
+                              self->response.is_sse);
         place->good = true;
         /* a probe decides at once: streams are long, and others wait for it */
         if (!place->target.probe && !place->provider.probe)

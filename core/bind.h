@@ -57,6 +57,17 @@ void pl_bind_check_wait(lua_State *L, const struct pl_request *request);
 /** Reads a Lua table of headers (name = value) at `index` into `out`; raises on invalid ones. */
 void pl_bind_check_headers(lua_State *L, int index, struct pl_headers *out);
 
+/**
+ * Starts a try of the request in argument 1 at the target in argument 2; the caller then waits for
+ * PL_WAIT_ANSWER. NULL, and nothing to wait for, when the deadline has passed. Raises an error when
+ * it may not be sent, or not now.
+ */
+struct pl_request *pl_bind_check_send(lua_State *L);
+
+/* ---- bind_hedge.c ---- */
+
+void pl_bind_hedge(lua_State *L);
+
 /* ---- bind_json.c ---- */
 
 void pl_bind_json(lua_State *L);

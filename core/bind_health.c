@@ -37,7 +37,7 @@ static int admit(lua_State *L)
 {
     const struct pl_target *target = pl_bind_check_target(L, 1);
     enum pl_admission result =
-        pl_try_admit(pl_bind_running_request(L)->current, target, lua_toboolean(L, 2));
+        pl_try_admit(pl_hedge_next(pl_bind_running_request(L)), target, lua_toboolean(L, 2));
     if (result == PL_ADMIT_OK) {
         lua_pushboolean(L, 1);
         return 1;

@@ -173,6 +173,7 @@ static int native_open(lua_State *L)
     pl_bind_request(L);
     pl_bind_stream(L);
     pl_bind_health(L);
+    pl_bind_hedge(L);
     pl_bind_json(L);
     pl_bind_explain(L);
     return 1;

@@ -216,8 +216,7 @@ static int wait_for(lua_State *L, struct pl_request *self, enum pl_wait wait, co
     return pl_coroutine_yield(&self->coroutine, L, label);
 }
 
-/* send_begin(req, target): yields until there is an answer to judge, or a failure. */
-static int send_begin(lua_State *L)
+struct pl_request *pl_bind_check_send(lua_State *L)
 {
     struct pl_request *self = check_uncommitted(L);
     const struct pl_target *target = pl_bind_check_target(L, 2);
@@ -227,13 +226,22 @@ static int send_begin(lua_State *L)
         self->current->target = target;
         self->current->response.failure = PL_FAIL_TIMEOUT_DEADLINE;
         pl_response_explain(&self->current->response, "the request's deadline has passed");
-        return 0;
+        return NULL;
     }
     int rc = pl_request_send(self, target);
     if (rc == PL_ERR_LIMIT)
-        return luaL_error(L, "no more than %d tries can be made for a request", PL_TRAIL_MAX);
+        luaL_error(L, "no more than %d tries can be made for a request", PL_TRAIL_MAX);
     if (rc != PL_OK)
-        return luaL_error(L, "the body cannot be changed as the target asks");
+        luaL_error(L, "the body cannot be changed as the target asks");
+    return self;
+}
+
+/* send_begin(req, target): yields until there is an answer to judge, or a failure. */
+static int send_begin(lua_State *L)
+{
+    struct pl_request *self = pl_bind_check_send(L);
+    if (!self)
+        return 0;
     return wait_for(L, self, PL_WAIT_ANSWER, "the answer of an upstream");
 }
 

@@ -18,9 +18,9 @@ struct box {
 
 static bool is_live(const struct box *box)
 {
-    const struct pl_response *response = &box->request->current->response;
+    const struct pl_try *try = box->request->current;
     return box->request->serial == box->request_serial &&
-           response->serial == box->response_serial && response->live;
+           try->response.serial == box->response_serial && try->response.live && try->is_judged;
 }
 
 static struct pl_request *check(lua_State *L, int index, const char *class)

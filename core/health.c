@@ -373,13 +373,36 @@ void pl_health_leave(struct pl_health *self, const struct pl_health_ticket *tick
     }
 }
 
-void pl_health_add_latency(struct pl_health *self, pl_health_slot index, uint32_t first_token_ms)
+void pl_health_add_latency(struct pl_health *self, pl_health_slot index, uint32_t first_token_ms,
+                           bool streams)
 {
     struct slot *slot = find_locked(self, index);
     if (slot != NULL) {
-        pl_health_machine_add_latency(&slot->m, first_token_ms);
+        pl_health_machine_add_latency(&slot->m, first_token_ms, streams);
         unlock(slot);
     }
+}
+
+void pl_health_add_cut_wait(struct pl_health *self, pl_health_slot index, uint32_t waited_ms,
+                            bool streams)
+{
+    struct slot *slot = find_locked(self, index);
+    if (slot != NULL) {
+        pl_tail_add(&slot->m.waits[streams], waited_ms);
+        unlock(slot);
+    }
+}
+
+double pl_health_wait_quantile_ms(struct pl_health *self, pl_health_slot index, double ratio,
+                                  bool streams)
+{
+    struct slot *slot = find_locked(self, index);
+    double wait_ms = 0;
+    if (slot != NULL) {
+        wait_ms = pl_tail_quantile_ms(&slot->m.waits[streams], ratio, PL_HEALTH_WAITS_MIN_COUNT);
+        unlock(slot);
+    }
+    return wait_ms;
 }
 
 /* ---- by decree ---- */

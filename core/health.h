@@ -48,6 +48,8 @@
 
 #include "base.h"
 
+#define PL_HEALTH_WAITS_MIN_COUNT 20
+
 /** What ejects, and for how long. Per provider in the configuration. 0 switches a rule off. */
 struct pl_health_rules {
     uint32_t consecutive_5xx_count;        /* 5xx answers in a row; connection failures count too */
@@ -169,8 +171,19 @@ void pl_health_leave(struct pl_health *self, const struct pl_health_ticket *tick
 enum pl_health_reason pl_health_report_late(struct pl_health *self, pl_health_slot slot,
                                             enum pl_outcome outcome, uint64_t now_ms,
                                             double random_unit);
-/** Milliseconds to the first token of a good answer, for the EWMA; the first one sets it. */
-void pl_health_add_latency(struct pl_health *self, pl_health_slot slot, uint32_t first_token_ms);
+/** Milliseconds to the first token of a good answer (to its head, when it does not stream): for the
+ *  EWMA, which the first one sets, and for the waits below. */
+void pl_health_add_latency(struct pl_health *self, pl_health_slot slot, uint32_t first_token_ms,
+                           bool streams);
+/** A good answer was not waited for any longer than this: without it the longest waits would be
+ *  missing where those are cut short, and what counts as long would sink and sink. */
+void pl_health_add_cut_wait(struct pl_health *self, pl_health_slot slot, uint32_t waited_ms,
+                            bool streams);
+/** How long `ratio` (0..1) of the last good answers took to their first token, of those that stream
+ *  or of the others; 0 while fewer than PL_HEALTH_WAITS_MIN_COUNT are known. Takes the slot's lock.
+ */
+double pl_health_wait_quantile_ms(struct pl_health *self, pl_health_slot slot, double ratio,
+                                  bool streams);
 
 /* ---- by decree ---- */
 

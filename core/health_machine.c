@@ -365,10 +365,12 @@ enum pl_health_reason pl_health_machine_report_late(struct pl_health_machine *se
     return take(self, outcome, false, now_ms, random_unit);
 }
 
-void pl_health_machine_add_latency(struct pl_health_machine *self, uint32_t first_token_ms)
+void pl_health_machine_add_latency(struct pl_health_machine *self, uint32_t first_token_ms,
+                                   bool streams)
 {
     double old_ms = self->first_token_ewma_ms;
     self->first_token_ewma_ms = old_ms == 0 ? first_token_ms : ewma(old_ms, first_token_ms);
+    pl_tail_add(&self->waits[streams], first_token_ms);
 }
 
 /* ---- decrees and checks ---- */

@@ -10,6 +10,7 @@
 #define PL_HEALTH_MACHINE_H
 
 #include "health.h"
+#include "tail.h"
 
 #define PL_HEALTH_WINDOW_PARTS  10
 #define PL_HEALTH_OUTCOME_COUNT (PL_OUTCOME_UNHEALTHY + 1)
@@ -46,6 +47,7 @@ struct pl_health_machine {
     struct pl_health_window window;
     double success_ewma_ratio;
     double first_token_ewma_ms; /* 0: none yet */
+    struct pl_tail waits[2];    /* for good answers: those that do not stream, those that do */
     uint64_t outcome_totals[PL_HEALTH_OUTCOME_COUNT];
     uint64_t ejection_totals[PL_REASON_COUNT];
     uint64_t probe_total;
@@ -70,7 +72,8 @@ enum pl_health_reason pl_health_machine_report(struct pl_health_machine *self,
 enum pl_health_reason pl_health_machine_report_late(struct pl_health_machine *self,
                                                     enum pl_outcome outcome, uint64_t now_ms,
                                                     double random_unit);
-void pl_health_machine_add_latency(struct pl_health_machine *self, uint32_t first_token_ms);
+void pl_health_machine_add_latency(struct pl_health_machine *self, uint32_t first_token_ms,
+                                   bool streams);
 
 void pl_health_machine_eject(struct pl_health_machine *self, enum pl_health_reason reason,
                              uint64_t duration_ms, uint64_t now_ms);

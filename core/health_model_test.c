@@ -543,7 +543,7 @@ static void step_rare(void)
         break;
     case 2:
         note(LATENCY)->first_token_ms = first_token_ms;
-        pl_health_add_latency(health, slot, first_token_ms);
+        pl_health_add_latency(health, slot, first_token_ms, true);
         break;
     case 3:
     case 4:
@@ -666,7 +666,7 @@ static void attempt(bool forced)
     enum pl_outcome outcome = random_outcome();
     double ramp_ratio = pl_health_ramp(health, slot, now_ms);
     assert(ramp_ratio >= 0.1 - 1e-9 && ramp_ratio <= 1);
-    pl_health_add_latency(health, slot, 100);
+    pl_health_add_latency(health, slot, 100, true);
     if (ticket.probe) {
         atomic_fetch_sub(&probes_at_once, 1); /* reporting it lets in the next one */
     }

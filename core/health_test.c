@@ -187,7 +187,7 @@ static void a_released_slot_is_reused_when_its_attempts_have_left(void **state)
     (void)state;
     struct pl_health_ticket ticket = admitted(0, false, false);
     (void)pl_health_slot_for(health, 8, &RULES);
-    pl_health_add_latency(health, slot, 50);
+    pl_health_add_latency(health, slot, 50, true);
     pl_health_release(health, slot);
     assert_int_equal(pl_health_slot_for(health, 9, &RULES), PL_HEALTH_NO_SLOT);
     pl_health_leave(health, &ticket);
@@ -233,7 +233,7 @@ static void without_a_slot_all_is_well(void **state)
     pl_health_check_result(health, slot, false, 1, 1, false, 0);
     pl_health_restore(health, slot, 0);
     pl_health_release(health, slot);
-    pl_health_add_latency(health, slot, 1);
+    pl_health_add_latency(health, slot, 1, true);
     assert_true(pl_health_admit_limited(health, slot, 0, false, 1, &ticket));
     assert_int_equal(finish(ticket, BAD, 0), NONE);
     assert_int_equal(pl_health_report_late(health, slot, BAD, 0, 0), NONE);
@@ -372,10 +372,30 @@ static void the_average_is_compared_before_the_outcome(void **state)
 static void the_first_latency_sets_the_average(void **state)
 {
     (void)state;
-    pl_health_add_latency(health, slot, 100);
+    pl_health_add_latency(health, slot, 100, true);
     assert_true(pl_health_first_token_ewma_ms(health, slot) == 100);
-    pl_health_add_latency(health, slot, 200);
+    pl_health_add_latency(health, slot, 200, true);
     assert_true(fabs(look(0).first_token_ewma_ms - 130) < 1e-9);
+}
+
+static void waits_are_known_from_twenty_answers_on(void **state)
+{
+    (void)state;
+    for (int i = 1; i < PL_HEALTH_WAITS_MIN_COUNT; i++)
+        pl_health_add_latency(health, slot, 100, true);
+    assert_true(pl_health_wait_quantile_ms(health, slot, 0.9, true) == 0);
+    pl_health_add_latency(health, slot, 100, true);
+    double wait_ms = pl_health_wait_quantile_ms(health, slot, 0.9, true);
+    assert_true(wait_ms >= 96 && wait_ms <= 104);
+    /* others than streams are apart */
+    assert_true(pl_health_wait_quantile_ms(health, slot, 0.9, false) == 0);
+    /* those that were cut short count as at least so long, but are no answers */
+    for (int i = 0; i < 5; i++)
+        pl_health_add_cut_wait(health, slot, 2000, true);
+    assert_true(pl_health_wait_quantile_ms(health, slot, 0.9, true) >= 1920);
+    assert_true(pl_health_first_token_ewma_ms(health, slot) == 100);
+    assert_true(pl_health_wait_quantile_ms(health, PL_HEALTH_NO_SLOT, 0.9, true) == 0);
+    pl_health_add_cut_wait(health, PL_HEALTH_NO_SLOT, 1, true);
 }
 
 static void a_failure_after_the_report_counts(void **state)
@@ -764,6 +784,7 @@ int main(void)
         TEST(another_window_starts_empty),
         TEST(the_average_is_compared_before_the_outcome),
         TEST(the_first_latency_sets_the_average),
+        TEST(waits_are_known_from_twenty_answers_on),
         TEST(a_failure_after_the_report_counts),
         TEST(each_ejection_is_longer_up_to_the_cap),
         TEST(jitter_comes_on_top),

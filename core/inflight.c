@@ -67,7 +67,7 @@ static void put_attempts(const struct pl_request *request, struct pl_json_text *
         if (entry->status)
             pl_json_put_u64(out, "status", (uint64_t)entry->status);
         else
-            pl_json_put_string(out, "class", pl_failure_name(entry->failure));
+            pl_json_put_string(out, "class", pl_class_name(entry->class));
         pl_json_put_u64(out, "total_ms", entry->duration_ms);
         pl_json_close(out, '}');
     }
@@ -101,6 +101,11 @@ void pl_inflight_write(const struct pl_request *request, uint64_t now_ms, struct
     if (try->attempt) {
         pl_json_put_string(out, "target", try->target->name);
         pl_json_put_u64(out, "target_for_ms", now_ms - try->start_ms);
+    }
+    const struct pl_try *rival = request->rival;
+    if (rival && rival->attempt) {
+        pl_json_put_string(out, "second_target", rival->target->name);
+        pl_json_put_u64(out, "second_target_for_ms", now_ms - rival->start_ms);
     }
     pl_json_put_bool(out, "stream", request->stream);
     pl_json_put_bool(out, "answering", request->committed);

@@ -275,25 +275,39 @@ static enum pl_metrics_status status_class(int status)
                                          : PL_METRICS_STATUS_NONE;
 }
 
-/* A target of lower priority at the very first means that the better ones are out. */
+/* A target of lower priority at the very first means that the better ones are out. That a second
+ * one was asked beside the first is no fallback, and no retry. */
 static bool falls_back(const struct pl_record *record)
 {
-    if (record->attempt_count > 0 && record->attempts[0].is_fallback)
-        return true;
-    for (size_t i = 1; i < record->attempt_count; i++) {
-        if (strcmp(record->attempts[i].target, record->attempts[0].target) != 0)
+    const struct pl_record_attempt *first = NULL;
+    for (size_t i = 0; i < record->attempt_count; i++) {
+        const struct pl_record_attempt *attempt = &record->attempts[i];
+        if (attempt->is_hedge)
+            continue;
+        if (!first)
+            first = attempt;
+        if (first->is_fallback || strcmp(attempt->target, first->target) != 0)
             return true;
     }
     return false;
 }
 
+static size_t count_hedges(const struct pl_record *record)
+{
+    size_t count = 0;
+    for (size_t i = 0; i < record->attempt_count; i++)
+        count += record->attempts[i].is_hedge;
+    return count;
+}
+
 static void count_retries(cell *route, const struct pl_record *record)
 {
+    size_t try_count = record->attempt_count - count_hedges(record);
     if (falls_back(record))
         add(&route[PL_METRICS_ROUTE_FALLBACKS], 1);
-    if (record->attempt_count < 2)
+    if (try_count < 2)
         return;
-    add(&route[PL_METRICS_ROUTE_RETRIES], record->attempt_count - 1);
+    add(&route[PL_METRICS_ROUTE_RETRIES], try_count - 1);
     if (record->end == PL_END_COMPLETE &&
         record->attempts[record->attempt_count - 1].class == PL_CLASS_OK)
         add(&route[PL_METRICS_ROUTE_RETRY_SUCCESSES], 1);
@@ -308,6 +322,8 @@ static void count_request(const struct counter *self)
     cell *route = cells_of(self, PL_METRICS_ROUTE, self->route, NONE);
     observe(&route[PL_METRICS_ROUTE_DURATION], &pl_metrics_durations, record->duration_ms);
     count_retries(route, record);
+    for (size_t hedge = 0; record->hedges && hedge < PL_HEDGE_COUNT; hedge++)
+        add(&route[PL_METRICS_ROUTE_HEDGES + hedge], record->hedges[hedge]);
 }
 
 static cell *count_attempt(const struct counter *self, const struct pl_record_attempt *attempt)
@@ -321,6 +337,10 @@ static cell *count_attempt(const struct counter *self, const struct pl_record_at
         add(&target[PL_METRICS_TARGET_REUSES], 1);
     else if (attempt->connect_ms != PL_UNKNOWN_MS)
         add(&target[PL_METRICS_TARGET_CONNECTS], 1);
+    if (attempt->class == PL_CLASS_HEDGE_LOST) {
+        add(&target[PL_METRICS_TARGET_INPUT_TOKENS], (uint64_t)PL_MAX(attempt->input_tokens, 0));
+        add(&target[PL_METRICS_TARGET_OUTPUT_TOKENS], (uint64_t)PL_MAX(attempt->output_tokens, 0));
+    }
     return target;
 }
 

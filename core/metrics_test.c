@@ -218,6 +218,50 @@ static void test_fallback_at_once(void **state)
     assert_line("perilune_fallbacks_total{route=\"chat\"} 1");
 }
 
+/* The one that serves is the last, so the loser may stand before it whichever was asked first. */
+static void test_hedged(void **state)
+{
+    (void)state;
+    uint8_t hedges[PL_HEDGE_COUNT] = {[PL_HEDGE_FIRST] = 1, [PL_HEDGE_NO_BUDGET] = 2};
+    struct pl_record_attempt attempts[] = {attempt_of("b", 0, PL_CLASS_HEDGE_LOST),
+                                           attempt_of("a", 200, PL_CLASS_OK)};
+    struct pl_record record = good_record(attempts, 2);
+    attempts[0].is_hedge = true;
+    attempts[0].input_tokens = 9;
+    attempts[0].output_tokens = -1;
+    record.target = "a";
+    record.input_tokens = 5;
+    record.hedges = hedges;
+    pl_metrics_add(metrics, 0, &record);
+    assert_line("perilune_hedges_total{route=\"chat\",result=\"first\"} 1");
+    assert_line("perilune_hedges_total{route=\"chat\",result=\"second\"} 0");
+    assert_line("perilune_hedges_total{route=\"chat\",result=\"no_budget\"} 2");
+    assert_line("perilune_retries_total{route=\"chat\"} 0");
+    assert_line("perilune_fallbacks_total{route=\"chat\"} 0");
+    assert_line("perilune_attempts_total{target=\"b\",class=\"hedge_lost\"} 1");
+    assert_line("perilune_tokens_total{target=\"b\",type=\"input\"} 9");
+    assert_line("perilune_tokens_total{target=\"b\",type=\"output\"} 0");
+    assert_line("perilune_tokens_total{target=\"a\",type=\"input\"} 5");
+}
+
+/* Two failed at once, a third one answered: that one is a retry. */
+static void test_retry_after_a_hedge(void **state)
+{
+    (void)state;
+    uint8_t hedges[PL_HEDGE_COUNT] = {[PL_HEDGE_NONE] = 1};
+    struct pl_record_attempt attempts[] = {attempt_of("b", 503, PL_CLASS_OVERLOADED),
+                                           attempt_of("a", 500, PL_CLASS_SERVER_ERROR),
+                                           attempt_of("c", 200, PL_CLASS_OK)};
+    struct pl_record record = good_record(attempts, 3);
+    attempts[0].is_hedge = true;
+    record.hedges = hedges;
+    pl_metrics_add(metrics, 0, &record);
+    assert_line("perilune_hedges_total{route=\"chat\",result=\"none\"} 1");
+    assert_line("perilune_retries_total{route=\"chat\"} 1");
+    assert_line("perilune_retry_success_total{route=\"chat\"} 1");
+    assert_line("perilune_fallbacks_total{route=\"chat\"} 1");
+}
+
 static void test_retries_without_success(void **state)
 {
     (void)state;
@@ -525,6 +569,8 @@ int main(void)
         TEST(test_retry_at_the_same_target),
         TEST(test_fallback),
         TEST(test_fallback_at_once),
+        TEST(test_hedged),
+        TEST(test_retry_after_a_hedge),
         TEST(test_retries_without_success),
         TEST(test_stream_times),
         TEST(test_times_that_are_not_known),

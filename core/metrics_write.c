@@ -46,6 +46,22 @@ static void write_fallbacks(struct pl_metrics_text *out, const uint64_t *cells)
     pl_metrics_text_count(out, cells[PL_METRICS_ROUTE_FALLBACKS]);
 }
 
+static void write_labelled(struct pl_metrics_text *out, const char *name, const char *value,
+                           uint64_t count)
+{
+    size_t key_len = out->labels_len;
+    pl_metrics_text_label(out, name, value);
+    pl_metrics_text_count(out, count);
+    pl_metrics_text_relabel(out, key_len);
+}
+
+static void write_hedges(struct pl_metrics_text *out, const uint64_t *cells)
+{
+    for (int hedge = 0; hedge < PL_HEDGE_COUNT; hedge++)
+        write_labelled(out, "result", pl_hedge_name((enum pl_hedge)hedge),
+                       cells[PL_METRICS_ROUTE_HEDGES + hedge]);
+}
+
 static void write_first_token(struct pl_metrics_text *out, const uint64_t *cells)
 {
     pl_metrics_text_histogram(out, &pl_metrics_durations, cells);
@@ -86,15 +102,6 @@ static void write_attempt_duration(struct pl_metrics_text *out, const uint64_t *
 static void write_token_time(struct pl_metrics_text *out, const uint64_t *cells)
 {
     pl_metrics_text_histogram(out, &pl_metrics_token_times, cells + PL_METRICS_TARGET_TOKEN_TIME);
-}
-
-static void write_labelled(struct pl_metrics_text *out, const char *name, const char *value,
-                           uint64_t count)
-{
-    size_t key_len = out->labels_len;
-    pl_metrics_text_label(out, name, value);
-    pl_metrics_text_count(out, count);
-    pl_metrics_text_relabel(out, key_len);
 }
 
 static void write_connections(struct pl_metrics_text *out, const uint64_t *cells)
@@ -169,6 +176,12 @@ static const struct {
      PL_METRICS_ROUTE,
      {"route", NULL},
      write_fallbacks},
+    {"hedges_total",
+     "counter",
+     "Times a target was slow enough for a second one to be asked, by what came of that.",
+     PL_METRICS_ROUTE,
+     {"route", NULL},
+     write_hedges},
     {"time_to_first_token_seconds",
      "histogram",
      "Streams: from a request's arrival to the first event of its answer, failed tries included.",

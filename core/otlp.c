@@ -253,6 +253,11 @@ static void put_try(struct pl_otlp_text *self, const struct pl_record *record, s
     PL_OTLP_INT(self, "http.response.body.size", size_of(attempt->body_bytes));
     PL_OTLP_TEXT(self, "perilune.class", pl_class_name(attempt->class));
     PL_OTLP_TRUE(self, "perilune.connection.reused", attempt->reused);
+    PL_OTLP_TRUE(self, "perilune.hedge", attempt->is_hedge);
+    if (attempt->class == PL_CLASS_HEDGE_LOST) {
+        PL_OTLP_INT(self, "gen_ai.usage.input_tokens", attempt->input_tokens);
+        PL_OTLP_INT(self, "gen_ai.usage.output_tokens", attempt->output_tokens);
+    }
     PL_OTLP_INT(self, "perilune.wait_ms", known_ms(attempt->wait_ms));
     PL_OTLP_INT(self, "perilune.connect_ms", known_ms(attempt->connect_ms));
     PL_OTLP_INT(self, "perilune.head_ms", known_ms(attempt->head_ms));
@@ -271,7 +276,8 @@ static void put_first_token(struct pl_otlp_text *self, uint64_t start_wall_ms,
 /* A try that was given up before it told anything has not failed. */
 static bool has_try_failed(const struct pl_record_attempt *attempt)
 {
-    return attempt->class != PL_CLASS_OK && attempt->class != PL_CLASS_NONE;
+    return attempt->class != PL_CLASS_OK && attempt->class != PL_CLASS_NONE &&
+           attempt->class != PL_CLASS_HEDGE_LOST;
 }
 
 static void put_client(struct pl_otlp_text *self, const struct pl_record *record, size_t index)

@@ -279,6 +279,32 @@ static void test_statuses_of_server_spans(void **state)
     pl_otlp_text_deinit(&text);
 }
 
+static void test_a_try_that_lost_to_another(void **state)
+{
+    (void)state;
+    struct pl_otlp_text text;
+    struct pl_record record = chat_record();
+    struct pl_record_attempt attempt = record.attempts[0];
+    attempt.class = PL_CLASS_HEDGE_LOST;
+    attempt.detail = NULL;
+    attempt.is_hedge = true;
+    attempt.input_tokens = 17;
+    attempt.output_tokens = -1;
+    record.attempts = &attempt;
+    record.attempt_count = 1;
+    record.target = NULL;
+    record.input_tokens = record.output_tokens = -1;
+    pl_otlp_text_init(&text);
+    put(&text, &record);
+    assert_has(text.data, S("perilune.class", "hedge_lost"));
+    assert_has(text.data, T("perilune.hedge"));
+    assert_has(text.data, "gen_ai.usage.input_tokens");
+    assert_has_not(text.data, "gen_ai.usage.output_tokens");
+    assert_has_not(text.data, "error.type");
+    assert_has_not(text.data, "\"status\":");
+    pl_otlp_text_deinit(&text);
+}
+
 static void test_a_try_that_was_given_up(void **state)
 {
     (void)state;
@@ -387,6 +413,7 @@ int main(void)
         cmocka_unit_test(test_a_chat_over_two_targets),
         cmocka_unit_test(test_a_request_of_which_little_is_known),
         cmocka_unit_test(test_statuses_of_server_spans),
+        cmocka_unit_test(test_a_try_that_lost_to_another),
         cmocka_unit_test(test_a_try_that_was_given_up),
         cmocka_unit_test(test_hostile_texts),
         cmocka_unit_test(test_long_texts_are_cut_between_characters),

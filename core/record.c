@@ -34,6 +34,7 @@ static const char *const CLASS_NAMES[PL_CLASS_COUNT] = {
     [PL_CLASS_TRUNCATED] = "truncated",
     [PL_CLASS_MALFORMED] = "malformed",
     [PL_CLASS_EMPTY] = "empty",
+    [PL_CLASS_HEDGE_LOST] = "hedge_lost",
 };
 
 /* The FIXED table of lua/perilune/classify.lua, and what it says of a status whose body tells
@@ -57,6 +58,16 @@ static const struct {
 const char *pl_end_name(enum pl_end end)
 {
     return END_NAMES[end];
+}
+
+const char *pl_hedge_name(enum pl_hedge hedge)
+{
+    static const char *const names[PL_HEDGE_COUNT] = {
+        [PL_HEDGE_FIRST] = "first",         [PL_HEDGE_SECOND] = "second",
+        [PL_HEDGE_NONE] = "none",           [PL_HEDGE_ENDED] = "ended",
+        [PL_HEDGE_NO_BUDGET] = "no_budget", [PL_HEDGE_NO_TARGET] = "no_target",
+    };
+    return names[hedge];
 }
 
 const char *pl_class_name(enum pl_class class)

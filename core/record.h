@@ -55,7 +55,8 @@ enum pl_class {
     PL_CLASS_TRUNCATED,
     PL_CLASS_MALFORMED,
     PL_CLASS_EMPTY,
-    PL_CLASS_COUNT, /* how many there are; none itself */
+    PL_CLASS_HEDGE_LOST, /* cancelled: the other try of a hedged request was faster */
+    PL_CLASS_COUNT,      /* how many there are; none itself */
 };
 /** "ok", "rate_limited", ...; "abandoned" for PL_CLASS_NONE. */
 const char *pl_class_name(enum pl_class class);
@@ -63,6 +64,19 @@ const char *pl_class_name(enum pl_class class);
 enum pl_class pl_class_from_name(struct pl_str name);
 /** What a status says by itself, without the answer's body. */
 enum pl_class pl_class_of_status(int status);
+
+/** What came of hedging: each time a policy could have asked a second target. */
+enum pl_hedge {
+    PL_HEDGE_FIRST,     /* both were asked, the first one answered */
+    PL_HEDGE_SECOND,    /* both were asked, the second one answered */
+    PL_HEDGE_NONE,      /* both were asked, neither gave a good answer */
+    PL_HEDGE_ENDED,     /* both were asked, and the request ended before either answered */
+    PL_HEDGE_NO_BUDGET, /* a second one was due, but the route's budget was used up */
+    PL_HEDGE_NO_TARGET, /* a second one was due, but none was fit and free */
+    PL_HEDGE_COUNT,     /* how many there are; none itself */
+};
+/** "first", "second", "none", "ended", "no_budget", "no_target". */
+const char *pl_hedge_name(enum pl_hedge hedge);
 
 /** Of a trace as in W3C Trace Context; all 0: none. Printed as big-endian hexadecimal digits. */
 struct pl_trace {
@@ -92,8 +106,12 @@ struct pl_record_attempt {
     uint32_t total_ms;       /* the end of the body, or of the try otherwise */
     uint64_t body_bytes;     /* of the answer, as the upstream sent it */
     bool reused;             /* over a kept connection */
-    const char *detail;      /* why it failed, for people; NULL: nothing to say */
-    uint64_t span_id;        /* 0: none */
+    bool is_hedge;           /* the second of two at once */
+    /* of one whose answer was dropped for that of the other; the record has those of the answer
+       that served */
+    int64_t input_tokens, output_tokens;
+    const char *detail; /* why it failed, for people; NULL: nothing to say */
+    uint64_t span_id;   /* 0: none */
 };
 
 struct pl_record {
@@ -125,6 +143,7 @@ struct pl_record {
     const char *policy_fault;     /* what the operator's policy did wrong; NULL: nothing */
     int64_t input_tokens, output_tokens, cached_tokens, reasoning_tokens;
     struct pl_trace trace;
+    const uint8_t *hedges; /* by enum pl_hedge, how often; NULL: never */
     const struct pl_record_attempt *attempts;
     size_t attempt_count;
     struct pl_str request_body, response_body; /* their first bytes, when asked for */

@@ -289,6 +289,12 @@ static void put_attempt(struct pl_record_text *self, const struct pl_record_atte
         PUT(self, ",\"reused\":true");
     else
         PUT(self, ",\"reused\":false");
+    if (attempt->is_hedge)
+        PUT(self, ",\"hedge\":true");
+    if (attempt->class == PL_CLASS_HEDGE_LOST) {
+        JSON_COUNT(self, "input_tokens", attempt->input_tokens);
+        JSON_COUNT(self, "output_tokens", attempt->output_tokens);
+    }
     JSON_TEXT(self, "detail", attempt->detail);
     PUT(self, "}");
 }

@@ -109,6 +109,36 @@ static void test_json(void **state)
         "\"reused\":true}]}");
 }
 
+/* Two at once: the loser says what it has cost, the winner's counts are the record's. */
+static void test_hedged_json(void **state)
+{
+    struct pl_record_attempt attempts[2] = {whole.attempts[1], whole.attempts[1]};
+    struct pl_record record = unknown;
+    struct pl_record_text text = {0};
+    (void)state;
+    attempts[0].class = PL_CLASS_HEDGE_LOST;
+    attempts[0].status = 0;
+    attempts[0].is_hedge = true;
+    attempts[0].input_tokens = 12;
+    attempts[0].output_tokens = -1;
+    attempts[1].input_tokens = attempts[1].output_tokens = 5;
+    record.attempts = attempts;
+    record.attempt_count = 2;
+    pl_record_put_json(&text, &record);
+    char *line = pl_xstrndup(text.data, text.len);
+    const char *start = strstr(line, "\"attempts\":");
+    assert_non_null(start);
+    assert_string_equal(start, "\"attempts\":[{\"target\":\"b/gpt-4\",\"provider\":\"b\","
+                               "\"class\":\"hedge_lost\",\"start_ms\":10,\"wait_ms\":7,"
+                               "\"head_ms\":20,\"first_token_ms\":30,\"total_ms\":40,"
+                               "\"reused\":true,\"hedge\":true,\"input_tokens\":12},"
+                               "{\"target\":\"b/gpt-4\",\"provider\":\"b\",\"status\":200,"
+                               "\"class\":\"ok\",\"start_ms\":10,\"wait_ms\":7,\"head_ms\":20,"
+                               "\"first_token_ms\":30,\"total_ms\":40,\"reused\":true}]}");
+    free(line);
+    pl_record_text_deinit(&text);
+}
+
 static void test_nothing_known(void **state)
 {
     (void)state;
@@ -195,6 +225,7 @@ static void test_any_bytes(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_json),      cmocka_unit_test(test_hedged_json),
         cmocka_unit_test(test_json),      cmocka_unit_test(test_nothing_known),
         cmocka_unit_test(test_plain),     cmocka_unit_test(test_strings),
         cmocka_unit_test(test_any_bytes), cmocka_unit_test(test_trace_of_others),

@@ -38,6 +38,11 @@ static void put(struct line *self, const char *data, size_t len)
     }
 }
 
+static void put_word(struct line *self, const char *word)
+{
+    put(self, word, strlen(word));
+}
+
 static void put_number(struct line *self, uint64_t number)
 {
     char digits[PL_NUMBER_MAX];
@@ -46,12 +51,13 @@ static void put_number(struct line *self, uint64_t number)
 
 static void put_entry(struct line *self, const struct pl_trail_entry *entry)
 {
-    put(self, entry->target->name, strlen(entry->target->name));
+    put_word(self, entry->target->name);
     put(self, ";", 1);
     if (entry->status)
         put_number(self, (uint64_t)entry->status);
     else
-        put(self, pl_failure_name(entry->failure), strlen(pl_failure_name(entry->failure)));
+        put_word(self, entry->failure != PL_FAIL_NONE ? pl_failure_name(entry->failure)
+                                                      : pl_class_name(entry->class));
     put(self, ";", 1);
     put_number(self, entry->duration_ms);
     put(self, "ms", 2);
@@ -60,9 +66,8 @@ static void put_entry(struct line *self, const struct pl_trail_entry *entry)
 /* "policy;error;3ms": here the operator's policy was left for the floor policy. */
 static void put_fault(struct line *self, const struct pl_request *request)
 {
-    const char *name = pl_policy_fault_name(request->policy_fault);
     put(self, "policy;", 7);
-    put(self, name, strlen(name));
+    put_word(self, pl_policy_fault_name(request->policy_fault));
     put(self, ";", 1);
     put_number(self, request->fault_ms);
     put(self, "ms", 2);
@@ -411,6 +416,7 @@ static void forget_request(struct pl_request *self)
 
 bool pl_request_relay(struct pl_request *self)
 {
+    pl_hedge_decide(self);
     struct pl_try *try = self->current;
     struct pl_response *response = &try->response;
     assert(response->live && !self->committed);

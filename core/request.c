@@ -21,6 +21,7 @@ void pl_runtime_init(struct pl_runtime *self, struct event_base *base)
     TAILQ_INIT(&self->active);
     TAILQ_INIT(&self->spare);
     TAILQ_INIT(&self->generations);
+    SLIST_INIT(&self->spare_tries);
     pl_otlp_text_init(&self->span_text);
     pl_headers_init(&self->scratch);
     pl_headers_init(&self->policy_headers);
@@ -31,6 +32,7 @@ static void request_free(struct pl_request *self)
     pl_json_deinit(&self->json);
     pl_try_deinit(&self->own_try);
     free(self->edits);
+    free(self->old_values);
     free(self->trail);
     free(self->origin);
     free(self->id);
@@ -70,6 +72,12 @@ void pl_runtime_deinit(struct pl_runtime *self)
     while ((request = TAILQ_FIRST(&self->spare))) {
         TAILQ_REMOVE(&self->spare, request, link);
         request_free(request);
+    }
+    struct pl_try *try;
+    while ((try = SLIST_FIRST(&self->spare_tries))) {
+        SLIST_REMOVE_HEAD(&self->spare_tries, link);
+        pl_try_deinit(try);
+        free(try);
     }
     pl_record_text_deinit(&self->record_text);
     pl_otlp_text_deinit(&self->span_text);
@@ -335,6 +343,7 @@ static void on_wait_timer(void *arg)
     (void)pl_now_ms();
     struct pl_request *self = arg;
     switch (self->wait) {
+    case PL_WAIT_ANSWER: /* it could be hedged now */
     case PL_WAIT_TIMER:
     case PL_WAIT_WRITABLE:
         pl_request_wake(self, self->wait);
@@ -383,11 +392,40 @@ static bool edit_fits(const struct pl_request *self, const struct pl_request_edi
                       size_t bytes)
 {
     size_t sum_bytes = bytes;
+    for (size_t i = 0; i < self->old_value_count; i++)
+        sum_bytes += strlen(self->old_values[i]);
     for (size_t i = 0; i < self->edit_count; i++) {
         if (&self->edits[i] != replaced)
             sum_bytes += edit_bytes(&self->edits[i]);
     }
     return sum_bytes <= PL_REQUEST_EDITS_MAX_BYTES;
+}
+
+static bool is_at_work(const struct pl_try *try)
+{
+    return try && try->attempt;
+}
+
+/* A try sends values from where they lie: one that is at work may not be through with it. */
+static void let_go(struct pl_request *self, char *value)
+{
+    if (!value || (!is_at_work(self->current) && !is_at_work(self->rival))) {
+        free(value);
+        return;
+    }
+    if (self->old_value_count == self->old_value_cap) {
+        self->old_value_cap = self->old_value_cap ? 2 * self->old_value_cap : 4;
+        self->old_values =
+            pl_xrealloc(self->old_values, self->old_value_cap * sizeof(*self->old_values));
+    }
+    self->old_values[self->old_value_count++] = value;
+}
+
+void pl_request_free_old_edits(struct pl_request *self)
+{
+    for (size_t i = 0; i < self->old_value_count; i++)
+        free(self->old_values[i]);
+    self->old_value_count = 0;
 }
 
 int pl_request_edit(struct pl_request *self, const char *key, const char *value_json)
@@ -407,7 +445,7 @@ int pl_request_edit(struct pl_request *self, const char *key, const char *value_
         edit = &self->edits[self->edit_count++];
         *edit = (struct pl_request_edit){.key = pl_xstrdup(key)};
     }
-    free(edit->value);
+    let_go(self, edit->value);
     edit->value = value_json ? pl_xstrdup(value_json) : NULL;
     return PL_OK;
 }
@@ -419,6 +457,7 @@ void pl_request_drop_edits(struct pl_request *self)
         free(self->edits[i].value);
     }
     self->edit_count = 0;
+    pl_request_free_old_edits(self);
 }
 
 /* ---- end ----------------------------------------------------------------------------------- */
@@ -467,11 +506,9 @@ void pl_request_end(struct pl_request *self)
     struct pl_runtime *runtime = self->runtime;
     assert(!self->exchange);
     count_end(self);
-    struct pl_try *try = self->current;
-    if (try->attempt && !try->trail_is_open) /* it is given up before it told anything */
-        pl_try_abandon(try);
     pl_request_drop_answer(self);
     pl_request_count(self);
+    pl_hedge_release(self);
     pl_request_leave_queue(self);
     pl_request_leave_retries(self);
     pl_timer_stop(&self->deadline_timer);

@@ -12,6 +12,7 @@
  *   admit.c    a place at a target, and what its health learns
  *   forward.c  the upstream's request
  *   send.c     one try: its start, and what its answer does before the commit
+ *   hedge.c    a second try beside a slow one
  *   relay.c    the commit: the answer to the client
  *   request_heartbeat.c  what a client hears before
  *   request_record.c  what is told of it at its end
@@ -97,11 +98,18 @@ struct pl_request {
     bool stream;
     struct pl_request_edit *edits; /* PL_REQUEST_EDITS_MAX of them once one is made */
     size_t edit_count;
+    char **old_values; /* of edits made anew, as long as a try may be sending them */
+    size_t old_value_count, old_value_cap;
 
     bool retrying;                     /* holds a place in the retry budget */
     const struct pl_target *queued_at; /* holds a place in that target's queue */
     struct pl_try *current;            /* the try at hand, or the one that comes next */
-    struct pl_try own_try;             /* what `current` is, as long as there is no other */
+    struct pl_try *rival;              /* the other one while it is hedged, and after; or NULL */
+    struct pl_try own_try;             /* one of the two */
+    uint8_t hedges[PL_HEDGE_COUNT];    /* what came of hedging, how often */
+    bool was_hedged;                   /* one was counted */
+    bool is_hedging;                   /* a second one was asked, and nothing has come of it yet */
+    bool is_hedge_share_taken;         /* it has added its share to the route's hedging budget */
     struct pl_trail_entry *trail;      /* grown by need, up to PL_TRAIL_MAX */
     size_t trail_count, trail_cap;
     struct pl_trace trace; /* all 0: none */
@@ -157,6 +165,7 @@ struct pl_runtime {
     struct pl_generation_list generations; /* all that are open, the oldest first */
     struct event *retire_event;            /* the owner's: a retired one may be idle now */
     struct pl_request_list active, spare;
+    struct pl_try_list spare_tries; /* of those that were hedged */
     size_t active_count;
     struct pl_metrics *metrics;        /* where ended requests are counted, or NULL ... */
     size_t worker_index;               /* ... and as whose */
@@ -200,7 +209,9 @@ void pl_request_stop_timer(struct pl_request *self);
  * PL_ERR_LIMIT: there are PL_REQUEST_EDITS_MAX; PL_ERR_SYSTEM: they would be too long together.
  */
 PL_NODISCARD int pl_request_edit(struct pl_request *self, const char *key, const char *value_json);
-/** Forgets all of them: the client's own body goes out. */
+/** Frees values that were replaced. No try may be at work. */
+void pl_request_free_old_edits(struct pl_request *self);
+/** Forgets all of them: the client's own body goes out. No try may be at work. */
 void pl_request_drop_edits(struct pl_request *self);
 /** Releases everything and recycles the record. The exchange has been answered or is gone. */
 void pl_request_end(struct pl_request *self);
@@ -247,6 +258,28 @@ void pl_request_expire_answer(struct pl_request *self);
 void pl_request_settle_error(struct pl_request *self, enum pl_failure failure);
 /** Reads the answer's body whole; true when it is there already, else wait for PL_WAIT_BODY. */
 bool pl_request_collect(struct pl_request *self);
+
+/* ---- hedge.c ---- */
+
+/** The try that the next place is reserved for: the one at hand or, while that one is at work, a
+ *  second one. */
+struct pl_try *pl_hedge_next(struct pl_request *self);
+/** Starts a second try beside the one at work. Errors as of pl_request_send. */
+PL_NODISCARD int pl_hedge_start(struct pl_request *self, const struct pl_target *target);
+/** Whether no try can be judged yet; else the one at hand can, or none is at work. */
+bool pl_hedge_is_open(struct pl_request *self);
+/** Puts the other try in the place of the one at hand. */
+void pl_hedge_turn(struct pl_request *self);
+/** Drops the one at hand, which has failed, and turns to the other. False when there is none. */
+PL_NODISCARD bool pl_hedge_next_answer(struct pl_request *self);
+/** The one at hand is what the request goes on with: the other has lost, and is cancelled. */
+void pl_hedge_decide(struct pl_request *self);
+/** Both were asked, and nothing of either is wanted any more. Idempotent. */
+void pl_hedge_abandon(struct pl_request *self);
+/** Counts what came of it. */
+void pl_hedge_count(struct pl_request *self, enum pl_hedge result);
+/** Gives back what a request that ends has borrowed. */
+void pl_hedge_release(struct pl_request *self);
 
 /* ---- request_record.c ---- */
 

@@ -97,7 +97,6 @@ static void answer_for_policy_error(struct pl_request *self)
 
 static void undo(struct pl_request *self)
 {
-    pl_request_drop_answer(self);
     pl_request_leave_queue(self);
     pl_request_leave_retries(self);
     pl_request_drop_edits(self);
@@ -126,6 +125,7 @@ static void run(struct pl_request *self, int arg_count);
 
 static void policy_failed(struct pl_request *self, enum pl_policy_fault fault)
 {
+    pl_request_drop_answer(self); /* tries that are still at work belong before the fault */
     charge(self, fault);
     log_failure(self, fault);
     if (may_fall_to_floor(self) && start_floor(self) == PL_OK) {

@@ -161,6 +161,9 @@ static void fill_attempt(struct pl_record_attempt *out, const struct pl_trail_en
         .total_ms = entry->total_ms,
         .body_bytes = entry->body_bytes,
         .reused = entry->reused,
+        .is_hedge = entry->is_hedge,
+        .input_tokens = entry->input_tokens,
+        .output_tokens = entry->output_tokens,
         .detail = entry->detail,
         .span_id = entry->span_id,
     };
@@ -224,12 +227,15 @@ static const char *reason_of(const struct pl_request *self, enum pl_end end)
     return self->policy_fault != PL_POLICY_FAULT_NONE ? "policy_error" : "policy";
 }
 
-/* The waits between tries: back-offs, queues, the policy's own time. */
+/* The waits between tries: back-offs, queues, the policy's own time. The second of two at once has
+ * waited for nothing. */
 static void fill_attempts(struct pl_record_attempt *out, const struct pl_request *self)
 {
     uint32_t free_ms = 0;
     for (size_t i = 0; i < self->trail_count; i++) {
         fill_attempt(&out[i], &self->trail[i], self->generation->topology);
+        if (out[i].is_hedge)
+            free_ms = PL_MAX(free_ms, out[i].start_ms);
         out[i].wait_ms = out[i].start_ms - PL_MIN(free_ms, out[i].start_ms);
         if (out[i].total_ms != PL_UNKNOWN_MS)
             free_ms = out[i].start_ms + out[i].total_ms;
@@ -316,6 +322,7 @@ void pl_request_count(struct pl_request *self)
                             ? NULL
                             : pl_policy_fault_name(self->policy_fault),
         .trace = self->trace,
+        .hedges = self->was_hedged ? self->hedges : NULL,
         .attempts = attempts,
         .attempt_count = self->trail_count,
     };

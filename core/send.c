@@ -87,10 +87,10 @@ static void close_trail(struct pl_try *self)
     self->trail_is_open = false;
 }
 
-void pl_try_abandon(struct pl_try *self)
+void pl_try_abandon(struct pl_try *self, enum pl_class class)
 {
     ask_attempt(self);
-    add_trail(self, 0, PL_FAIL_NONE)->class = PL_CLASS_NONE;
+    add_trail(self, 0, PL_FAIL_NONE)->class = class;
     self->trail_is_open = true;
 }
 
@@ -146,17 +146,24 @@ void pl_try_drop(struct pl_try *self)
 
 void pl_request_drop_answer(struct pl_request *self)
 {
-    pl_try_drop(self->current);
+    struct pl_try *try = self->current;
+    if (try->attempt && !try->is_judged) /* it is given up before it told anything */
+        pl_try_abandon(try, PL_CLASS_NONE);
+    pl_hedge_abandon(self);
+    pl_try_drop(try);
 }
 
-/* Its policy can judge it. */
+/* Its policy can judge it; and does, when it waits for that. */
 static void judged(struct pl_try *self)
 {
+    struct pl_request *request = self->request;
     self->is_judged = true;
-    pl_request_wake(self->request, PL_WAIT_ANSWER);
+    if (request->wait == PL_WAIT_ANSWER && request->current != self)
+        pl_hedge_turn(request);
+    pl_request_wake(request, PL_WAIT_ANSWER);
 }
 
-static void judged_without_answer(struct pl_try *self, enum pl_failure failure, const char *detail)
+static void end_without_answer(struct pl_try *self, enum pl_failure failure, const char *detail)
 {
     struct pl_response *response = &self->response;
     struct pl_trail_entry *entry = pl_try_entry(self);
@@ -166,16 +173,28 @@ static void judged_without_answer(struct pl_try *self, enum pl_failure failure, 
     response->failure = failure;
     pl_response_explain(response, detail);
     pl_timer_stop(&self->gate_timer);
-    judged(self);
+}
+
+static void end_as_failed(struct pl_try *self, enum pl_failure failure, const char *detail)
+{
+    (void)add_trail(self, 0, failure);
+    pl_try_report_failure(self, failure);
+    pl_try_leave(self);
+    end_without_answer(self, failure, detail);
+}
+
+void pl_try_fail_quietly(struct pl_try *self, enum pl_failure failure, const char *detail)
+{
+    pl_try_cancel(self);
+    end_as_failed(self, failure, detail);
+    self->is_judged = true;
 }
 
 /* The try ended without an answer that could be judged. */
 static void fail(struct pl_try *self, enum pl_failure failure, const char *detail)
 {
-    (void)add_trail(self, 0, failure);
-    pl_try_report_failure(self, failure);
-    pl_try_leave(self);
-    judged_without_answer(self, failure, detail);
+    end_as_failed(self, failure, detail);
+    judged(self);
 }
 
 /* There is an answer to judge. */
@@ -214,7 +233,8 @@ static void fail_for_error(struct pl_try *self, struct pl_str error)
     pl_try_cancel(self);
     (void)add_trail(self, 0, PL_FAIL_SERVER_ERROR);
     self->response.error = error.len > 0 ? error : PL_STR("{}");
-    judged_without_answer(self, PL_FAIL_SERVER_ERROR, "an error in place of an answer");
+    end_without_answer(self, PL_FAIL_SERVER_ERROR, "an error in place of an answer");
+    judged(self);
 }
 
 void pl_request_settle_error(struct pl_request *self, enum pl_failure failure)
@@ -288,7 +308,9 @@ void pl_request_expire_answer(struct pl_request *self)
 {
     static const char detail[] = "the request's deadline has passed";
     struct pl_try *try = self->current;
-    if (self->wait == PL_WAIT_ANSWER) {
+    if (!try->is_judged) {
+        if (self->rival && self->rival->attempt && !self->rival->is_judged)
+            pl_try_fail_quietly(self->rival, PL_FAIL_TIMEOUT_DEADLINE, detail);
         cancel_and_fail(try, PL_FAIL_TIMEOUT_DEADLINE, detail);
         return;
     }
@@ -403,6 +425,13 @@ static void judge_body(struct pl_try *self)
     }
 }
 
+/* The policy reads that of the try at hand only. */
+static void wake_for_body(struct pl_try *self)
+{
+    if (self == self->request->current)
+        pl_request_wake(self->request, PL_WAIT_BODY);
+}
+
 /* ---- what the attempt tells ----------------------------------------------------------------- */
 
 static void on_head(struct pl_attempt *attempt, void *arg)
@@ -492,7 +521,7 @@ static void on_body(struct pl_attempt *attempt, const char *data, size_t len, vo
         if (have_bytes > PL_COLLECT_MAX_BYTES) {
             transport_of(self)->pause(attempt);
             response->intake = PL_INTAKE_HELD;
-            pl_request_wake(self->request, PL_WAIT_BODY);
+            wake_for_body(self);
         }
         break;
     case PL_INTAKE_RELAYING:
@@ -538,7 +567,7 @@ static void on_done(struct pl_attempt *attempt, enum pl_failure failure, void *a
         return;
     }
     pl_try_leave(self);
-    pl_request_wake(self->request, PL_WAIT_BODY);
+    wake_for_body(self);
 }
 
 static const struct pl_attempt_ops attempt_ops = {
@@ -568,6 +597,8 @@ int pl_try_start(struct pl_try *self, const struct pl_target *target)
         .span_id = generation->topology->traces ? pl_trace_new_span_id() : 0,
         .connect_ms = PL_UNKNOWN_MS,
         .head_ms = PL_UNKNOWN_MS,
+        .input_tokens = -1,
+        .output_tokens = -1,
         .first_token_ms = PL_UNKNOWN_MS};
     pl_try_forget_usage(self);
     if (pl_try_build(self, &wanted.piece_count) != PL_OK)
@@ -591,8 +622,13 @@ static void log_move(const struct pl_request *self, const struct pl_target *targ
 
 int pl_request_send(struct pl_request *self, const struct pl_target *target)
 {
-    if (self->trail_count > 0 && self->trail_count < PL_TRAIL_MAX)
+    if (self->trail_count >= PL_TRAIL_MAX)
+        return PL_ERR_LIMIT;
+    if (self->trail_count > 0)
         log_move(self, target);
+    pl_hedge_abandon(self);
+    pl_try_cancel(self->current);
+    pl_request_free_old_edits(self);
     return pl_try_start(self->current, target);
 }
 

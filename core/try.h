@@ -11,6 +11,7 @@
  *   admit.c    a place at a target, and what its health learns
  *   forward.c  the upstream's request
  *   send.c     start, gate and verdict
+ *   hedge.c    two of them at once
  *   relay.c    its answer to the client
  *   request_record.c  token counts
  */
@@ -29,6 +30,7 @@
 #include "timer.h"
 #include "usage.h"
 #include <event2/buffer.h>
+#include <sys/queue.h>
 
 #define PL_TRAIL_MAX         64
 #define PL_HELD_MAX_BYTES    65536
@@ -62,7 +64,10 @@ struct pl_trail_entry {
     uint64_t body_bytes;
     bool reused;
     char *detail;     /* why it failed, for people; NULL: nothing to say. Owned. */
+    bool is_hedge;    /* asked while another was still at work */
     uint64_t span_id; /* 0: none */
+    /* of a try whose answer was dropped for another's; -1: not told */
+    int64_t input_tokens, output_tokens;
 };
 
 /** The upstream's answer to a try, as long as the next try has not dropped it. */
@@ -96,7 +101,7 @@ struct pl_place {
 enum pl_admission { PL_ADMIT_OK, PL_ADMIT_OUT, PL_ADMIT_BUSY };
 
 struct pl_try {
-    struct pl_request *request;
+    struct pl_request *request; /* of a spare one: the last */
     const struct pl_target *target;
     uint64_t start_ms;
     struct pl_attempt *attempt; /* NULL: not at work */
@@ -118,11 +123,14 @@ struct pl_try {
     bool timer_cuts;              /* what the timer runs for is answer_by_ms ... */
     bool cut;                     /* ... and it has come */
     bool reads_usage;
-    bool hides_usage;       /* the answer's usage event is ours: the client does not get it */
-    bool hidden_ends_in_cr; /* an LF that comes next belongs to it */
-    char *stream_options;   /* what is sent in place of the client's, which asks for no usage, or
-                               NULL */
+    bool hides_usage;         /* the answer's usage event is ours: the client does not get it */
+    bool hidden_ends_in_cr;   /* an LF that comes next belongs to it */
+    char *stream_options;     /* what is sent in place of the client's, which asks for no usage, or
+                                 NULL */
+    SLIST_ENTRY(pl_try) link; /* in runtime->spare_tries */
 };
+
+SLIST_HEAD(pl_try_list, pl_try);
 
 /* ---- send.c ---- */
 
@@ -136,8 +144,10 @@ PL_NODISCARD int pl_try_start(struct pl_try *self, const struct pl_target *targe
 void pl_try_cancel(struct pl_try *self);
 /** Ends the attempt, if any, without a trace, gives back the place and drops the answer. */
 void pl_try_drop(struct pl_try *self);
-/** Writes down that nothing is known of it yet, and it was given up. */
-void pl_try_abandon(struct pl_try *self);
+/** Writes down a try that is given up before it could be judged, as what. */
+void pl_try_abandon(struct pl_try *self, enum pl_class class);
+/** Ends it as failed, without waking the policy. It must not have been judged. */
+void pl_try_fail_quietly(struct pl_try *self, enum pl_failure failure, const char *detail);
 /** Its entry in the trail, until the trail grows; NULL: it has none yet. */
 struct pl_trail_entry *pl_try_entry(const struct pl_try *self);
 /** Keeps bytes of the answer that cannot be passed on yet. */

@@ -15,8 +15,9 @@ local FALL_BACK_ON = {
 
 return function(req, route)
   local res, err
-  for target in gw.candidates(route) do
-    res, err = req:send(target)
+  local targets = gw.candidates(route)
+  for target in targets do
+    res, err = gw.hedge(req, route, target, targets)
     local class, status = gw.classify(res, err)
     if not route.retry:wants(class, status, FALL_BACK_ON) then break end
   end

@@ -355,6 +355,7 @@ return {
             --queue_timeout = "1s",          -- 1ms to 1h; how long they wait
           --},
         --},
+        --{ provider = "primary", priority = 1 },
       --},
 
       -- The file NAME.lua beside this one that decides. The default needs no mention.
@@ -436,6 +437,25 @@ return {
       -- Look into answers that do not stream, too: one without content is "empty", one that is not
       -- JSON is "malformed". For completions, responses, messages and embeddings of at most 1 MiB.
       --check_body = false,                  -- true or false
+
+      -- When a target is slow, ask the next one as well, and take what comes first: the first good
+      -- answer (of a stream: its first content). The other is cancelled; it may bill what it has
+      -- done. Without this table nothing is hedged, unless the policy's file says so. The default
+      -- policy and `weighted` heed it; in others it is what gw.hedge goes by.
+      --hedge = {
+        -- So long after the first was asked: a time of at least 1ms, or a share from "p50" to
+        -- "p99.9" of the target's last answers, by the time to the first token, streams apart from
+        -- others.
+        --after = "p95",
+        --at_least = "50ms",                 -- 0ms to 1h; a share never means less
+        --until_known = "2s",                -- 1ms to 1h; while a share of fewer than 20 answers
+                                             -- would be meant; default: nothing is hedged then
+        -- The most of the requests that are hedged, but for the first ones, for each worker.
+        --budget_percent = 10,               -- 0.1 to 100
+        --burst = 10,                        -- 1 to 10000; so many are saved up, and there at first
+        -- POST to these paths only, in full. Default: those whose answers leave nothing behind.
+        --paths = { "/v1/chat/completions", "/v1/completions", "/v1/messages", "/v1/embeddings" },
+      --},
 
       -- Changes to the headers of targets' answers, at most 64 each. They are made before an answer
       -- is judged: a Retry-After that is set here counts.

@@ -15,8 +15,9 @@ local MOVE_ON = {
 
 return function(req, route)
   local res, err
-  for target in gw.candidates(route) do
-    res, err = req:send(target)
+  local targets = gw.candidates(route)
+  for target in targets do
+    res, err = gw.hedge(req, route, target, targets)
     local class, status = gw.classify(res, err)
     if not route.retry:wants(class, status, MOVE_ON) then break end
     req:log(target.name .. " left: " .. class)

@@ -364,8 +364,8 @@ function showTargets(summary) {
 // ---- recent requests ---------------------------------------------------------------------------
 
 const KINDS = { ok: "ok", rate_limited: "slow", overloaded: "slow", dns: "net", connect: "net",
-  tls: "net", reset: "net", abandoned: "none", client_fault: "none", content_filter: "none",
-  context_length: "none", model_not_found: "none" };
+  tls: "net", reset: "net", abandoned: "none", hedge_lost: "none", client_fault: "none",
+  content_filter: "none", context_length: "none", model_not_found: "none" };
 
 function kindOf(attempt) {
   const name = attempt.class || "";

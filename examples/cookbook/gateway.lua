@@ -178,6 +178,16 @@ return {
       policy = "at_night",
     },
     {
+      name = "hedge",
+      match = { model = "quick" },
+      targets = {
+        { provider = "hosted", model = "large", priority = 0 },
+        { provider = "spare", model = "large", priority = 1 },
+      },
+      hedge = { after = "p95", until_known = "2s", budget_percent = 5, burst = 5 },
+      policy = "hedge",
+    },
+    {
       name = "cap_tokens",
       match = { model = "capped", path = "/v1/chat" },
       targets = { { provider = "hosted", model = "large" } },

@@ -78,11 +78,8 @@ local function heed_send_options(options)
   native.within_ms(math.min(within_ms, 1e11))
 end
 
---- Sends the request to a target; waits for an answer that can be judged.
--- @tparam[opt] table options `within_ms`: how soon the answer must begin
-function request.send(req, target, options)
-  if options then heed_send_options(options) end
-  native.send_begin(req, target)
+--- What the try at hand has brought, which can be judged.
+local function take_answer(req)
   local res, class, detail, failed_target, said = native.send_result(req)
   if res then
     if after_send then after_send(req, res) end
@@ -91,6 +88,16 @@ function request.send(req, target, options)
   local status, message
   if said then class, status, message = settle(req, said) end
   return nil, { class = class, detail = message or detail, target = failed_target, status = status }
+end
+
+native.take_answer = take_answer -- for perilune.hedge
+
+--- Sends the request to a target; waits for an answer that can be judged.
+-- @tparam[opt] table options `within_ms`: how soon the answer must begin
+function request.send(req, target, options)
+  if options then heed_send_options(options) end
+  native.send_begin(req, target)
+  return take_answer(req)
 end
 
 --- Answers that no target could be tried, and when to come again.
@@ -226,28 +233,30 @@ end
 
 -- ---- what C calls --------------------------------------------------------------------------
 
-local function describe_all(problems)
+local function describe_all(problems, secrets)
   local lines = {}
-  for position, problem in ipairs(problems) do lines[position] = config.describe(problem) end
+  for position, problem in ipairs(problems) do
+    lines[position] = config_show.hide(config.describe(problem), secrets)
+  end
   return table.concat(lines, "\n")
 end
 
-local function load_config(sources, helpers)
+local function load_config(sources, helpers, secrets)
   local source = sources[CONFIG_FILE]
   if not source then error(CONFIG_FILE .. ": there is no such file in the directory", 0) end
   local loaded, _, problems = config.load(source, CONFIG_FILE, helpers)
-  if not loaded then error(describe_all(problems), 0) end
+  if not loaded then error(describe_all(problems, secrets), 0) end
   return loaded, problems
 end
 
-local function raise_missing(name, file, loaded, sources)
+local function raise_missing(name, file, loaded, sources, secrets)
   local position = 1
   while loaded.routes[position].policy ~= name do position = position + 1 end
-  error(config.describe {
+  error(config_show.hide(config.describe {
     file = CONFIG_FILE, line = config.policy_line(sources[CONFIG_FILE], position),
     key = ("routes[%d].policy"):format(position),
     message = ("there is no file %s in the directory"):format(file),
-  }, 0)
+  }, secrets), 0)
 end
 
 --- A problem of a policy's file. Its text begins with the file's name, by itself or by us.
@@ -308,7 +317,13 @@ local function noting_load(warnings)
   end
 end
 
-local function load_policies(loaded, sources, visit, load)
+--- Loads the policies of all routes.
+-- @tparam table loaded normalised configuration
+-- @tparam table sources
+-- @tparam {string,...} secrets which messages must not tell
+-- @tparam[opt] function visit visit(file, selftest) for each self-test
+-- @tparam[opt] function load load(source, file) instead of native.load_policy
+local function load_policies(loaded, sources, secrets, visit, load)
   local policies = {}
   load = load or native.load_policy
   sandbox.set_require(modules.new {
@@ -317,7 +332,7 @@ local function load_policies(loaded, sources, visit, load)
   })
   for _, name in ipairs(config.policies(loaded)) do
     local file = name .. ".lua"
-    if not sources[file] then raise_missing(name, file, loaded, sources) end
+    if not sources[file] then raise_missing(name, file, loaded, sources, secrets) end
     local selftest
     policies[name], selftest = load_policy(file, sources[file], load)
     if visit and selftest then visit(file, selftest) end
@@ -334,8 +349,8 @@ end
 -- @treturn string what looks like a mistake, a line each; "" when nothing does
 function boot.check(sources, helpers)
   local watched, secrets = config_show.watch(helpers)
-  local loaded, warnings = load_config(sources, watched)
-  load_policies(loaded, sources, run_selftest, noting_load(warnings))
+  local loaded, warnings = load_config(sources, watched, secrets)
+  load_policies(loaded, sources, secrets, run_selftest, noting_load(warnings))
   local lines = {}
   for position, warning in ipairs(warnings) do
     lines[position] = config.describe_warning(warning)
@@ -360,7 +375,7 @@ end
 -- @treturn string JSON
 function boot.explain(sources, helpers, asked)
   local watched, secrets = config_show.watch(helpers)
-  local loaded = load_config(sources, watched)
+  local loaded = load_config(sources, watched, secrets)
   asked.headers = asked_headers(asked.headers_json)
   local answer = explain.run({ config = loaded, targets = native.targets(), native = native },
     asked)
@@ -378,12 +393,13 @@ end
 
 --- The gateway's entry function.
 function boot.gateway(sources, helpers)
-  local loaded = load_config(sources, helpers)
+  local watched, secrets = config_show.watch(helpers)
+  local loaded = load_config(sources, watched, secrets)
   local targets = native.targets()
   after_send = health.new { config = loaded, targets = targets, native = native }
   local handle, _, problem = gateway.new {
     config = loaded,
-    policies = load_policies(loaded, sources),
+    policies = load_policies(loaded, sources, secrets),
     targets = targets,
     candidates = require("perilune").candidates,
     now_wall_ms = native.now_wall_ms,

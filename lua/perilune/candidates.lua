@@ -59,6 +59,8 @@ local waiting = require "perilune.candidates.waiting"
 
 local candidates = {}
 
+local LABEL = "perilune.candidates"
+
 --- Looks at the targets: as health allows, else as the route's `panic` does.
 -- @treturn ?table the target, reserved
 -- @treturn ?boolean true when the back-off is due before
@@ -147,6 +149,19 @@ local function plain_step(walk, plan)
   return plan.is_chain and not plan.within_ms and follow(walk, plan)
 end
 
+--- A step that waits for nothing, to a target that has not been given yet and is fit and free.
+local function step_at_once(walk, plan)
+  if plan.count == 0 then return nil end
+  local state = walk.state or states.new(plan, walk.req, walk.last_slot)
+  local budget = plan.budget
+  walk.state = state
+  if state.untried == 0 or state.given_count >= plan.attempts then return nil end
+  if not waiting.is_in_time(state) then return nil end
+  if budget and not plan.deps.retry_allowed(budget.ratio, budget.min_count) then return nil end
+  states.look_again(state)
+  return (round.look(state, plan))
+end
+
 --- A walk is { route, req, last_slot, state }: last_slot as long as there is no state.
 local function next_target(walk, plan)
   if not walk.state then
@@ -176,6 +191,8 @@ end
 --
 -- as perilune.native has them.
 -- @treturn function candidates(route) -> iterator
+-- @treturn table what perilune.hedge does with iterators: is_walk(value), at_once(walk) -> target
+-- or nil, and note(walk): reads the last answer, which the policy will not see
 function candidates.new(deps)
   local plans = setmetatable({}, { __mode = "k" })
 
@@ -189,7 +206,7 @@ function candidates.new(deps)
   -- what walks share is out of the policies' reach
   local Walk = {
     __call = function(walk) return step(walk, plans[walk.route]) end,
-    __metatable = "perilune.candidates",
+    __metatable = LABEL,
   }
 
   --- Iterates over the targets to try: `for target in gw.candidates(route) do`.
@@ -197,11 +214,19 @@ function candidates.new(deps)
   -- @tparam table route the policy's route, or a table with its own `targets` and a `retry`, and if
   -- wanted `balance`, `panic` and `max_ejection_ratio`
   -- @treturn function-like each call gives a target, or nil at the end
-  return function(route)
+  local function walk_over(route)
     if not plans[route] then plans[route] = plan_of(route) end
     local walk = { route = route, req = deps.current(), last_slot = 0, state = false }
     return setmetatable(walk, Walk)
   end
+
+  return walk_over, {
+    is_walk = function(value) return getmetatable(value) == LABEL end,
+    at_once = function(walk) return step_at_once(walk, plans[walk.route]) end,
+    note = function(walk)
+      if walk.state then states.learn(walk.state, plans[walk.route]) end
+    end,
+  }
 end
 
 return candidates

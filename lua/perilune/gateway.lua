@@ -128,6 +128,7 @@ local function make_route(entry, all_targets)
     max_ejection_ratio = entry.max_ejection_ratio,
     reserve_ms = entry.retry and entry.retry.reserve_ms,
     retry_within_ms = entry.retry and entry.retry.within_ms,
+    hedge = entry.hedge and frozen.view("perilune.route.hedge", entry.hedge) or false,
   }
   local function computed(_, key)
     return key == "targets" and copy(targets) or nil

@@ -9,6 +9,7 @@ local classify = require "perilune.classify"
 local date = require "perilune.date"
 local duration = require "perilune.duration"
 local frozen = require "perilune.frozen"
+local hedge = require "perilune.hedge"
 local ranked = require "perilune.ranked"
 
 local function make_sleep(native)
@@ -57,15 +58,19 @@ end
 
 --- Builds the public module.
 -- @tparam table native now_ms(), now_wall_ms(), random([n]), sleep_ms(ms), current(),
--- log(level, text), and of health what candidates_deps lists
--- @treturn table read-only: candidates, ranked, classify, sleep, now_ms, now_wall_ms, date, log,
--- random
+-- log(level, text), of health what candidates_deps lists, and what perilune.hedge asks for
+-- @treturn table read-only: candidates, hedge, ranked, classify, sleep, now_ms, now_wall_ms, date,
+-- log, random
 local function new(native)
+  local walk_over, walks = candidates.new(candidates_deps(native))
+  local classify_and_tell = make_classify(native)
   return frozen.view("perilune", {
-    candidates = candidates.new(candidates_deps(native)),
+    candidates = walk_over,
+    --- Sends to a target, and to the next one too when it is slow.
+    hedge = hedge.new { native = native, candidates = walks, classify = classify_and_tell },
     --- The same route with other priorities, or with only some of its targets.
     ranked = ranked.new(),
-    classify = make_classify(native),
+    classify = classify_and_tell,
     --- Waits; the text has a unit: "100ms", "1.5s".
     sleep = make_sleep(native),
     --- Milliseconds of a clock that never goes back.

@@ -11,7 +11,7 @@ local ranked = {}
 local KEPT_MAX = 64 -- per route; further kinds are made anew each time
 local COPIED = {
   "name", "policy", "deadline_ms", "retry", "balance", "panic", "max_ejection_ratio", "reserve_ms",
-  "retry_within_ms",
+  "retry_within_ms", "hedge",
 }
 
 local function check_rank(rank, target)

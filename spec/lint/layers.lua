@@ -9,8 +9,8 @@ local LAYERS = {
   { name = "process", files = { "main", "process", "reload", "loader", "edition",
     "worker", "jobs", "config", "admin", "stage", "testing",
     "simulate" } },
-  { name = "glue", files = { "generation", "request", "try", "admit", "forward", "send", "relay",
-    "bind", "inflight" } },
+  { name = "glue", files = { "generation", "request", "try", "admit", "forward", "send", "hedge",
+    "relay", "bind", "inflight" } },
   -- The two halves do not know each other: the network half has no Lua, the script half no sockets.
   { name = "script", files = { "vm", "coroutine" }, beside = true },
   { name = "network", files = { "server", "exchange", "reply", "listen", "attempt", "transport",
@@ -19,7 +19,7 @@ local LAYERS = {
   { name = "pure", files = { "json", "sse", "headers", "http1", "guard", "multipart",
     "health", "gauge", "metrics", "bundle", "usage", "figures", "charges", "trial", "strikes",
     "pattern", "record", "recent", "gate", "trace", "otlp", "redact",
-    "client_error", "deadline" } },
+    "client_error", "deadline", "tail" } },
   { name = "base", files = { "base", "log", "watchdog" } },
 }
 

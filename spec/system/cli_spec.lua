@@ -364,6 +364,41 @@ describe("env, secret and file", function()
   end)
 end)
 
+describe("a secret in the wrong place", function()
+  after_each(support.finish)
+
+  it("is not told by what refuses it", function()
+    local values = { "sk-0123456789abcdef", "short", 'sk-"quoted"\\back',
+      "https://me:pass@host/path", "https://h/" .. ("k"):rep(300), "sk 5p4c3s are there" }
+    local places = { "url = secret 'K'", "api = secret 'K'", "timeouts = { connect = secret 'K' }",
+      "health = secret 'K'", "weird = secret 'K'", "url = 'ftp://' .. secret 'K'",
+      "url = 'http://h/v1', headers = { [secret 'K'] = 'x y' }",
+      "tls = { ca = 5, x = secret 'K' }" }
+    local file = folder_of({ ["gateway.lua"] = "" })
+    for _, value in ipairs(values) do
+      for _, place in ipairs(places) do
+        support.write_file(file .. "/gateway.lua", WITH_POLICY:gsub('url = "[^"]*"', function()
+          return place
+        end))
+        local result = support.perilune({ "check", file }, { env = { K = value } })
+        for first = value:match("^https://()") or 1, #value - 5 do
+          local piece = value:sub(first, first + 5)
+          assert.falsy(result.stderr:find(piece, 1, true), place .. ": " .. result.stderr)
+        end
+        assert.falsy(result.stderr:find('"' .. value .. '"', 1, true), result.stderr)
+      end
+    end
+  end)
+
+  it("is not told as a policy's name either", function()
+    local folder = folder_of({ ["gateway.lua"] = WITH_POLICY:gsub('"mine"', 'secret "K"') })
+    local result = support.perilune({ "check", folder }, { env = { K = "sk0123456789abcdef" } })
+    assert.equal(1, result.status)
+    assert.matches("gateway.lua:6: routes%[2%].policy: ", result.stderr)
+    assert.falsy(result.stderr:find("23456789", 1, true), result.stderr)
+  end)
+end)
+
 describe("SIGTERM", function()
   after_each(support.finish)
 

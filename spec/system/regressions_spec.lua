@@ -169,6 +169,38 @@ end)
 describe("a policy", function()
   after_each(support.finish)
 
+  -- The old value was freed while the request was still being written from it.
+  it("that changes a field again while an upstream answers early has sent what it was", function()
+    local seen, has_head
+    local up = support.upstream(function(connection)
+      local head = connection:read_through("\r\n\r\n")
+      connection:start_chunked(200, { ["content-type"] = "application/json" })
+      support.wait_until("the answer's head at the client", function() return has_head end)
+      local size = tonumber(head:lower():match("content%-length: (%d+)"))
+      seen = connection:read_exactly(size)
+      connection:chunk("{}")
+      connection:finish_chunked()
+    end)
+    local gw = start([[
+      return function(req, route)
+        req:set("field", ("a"):rep(100000))
+        local res, err = req:send(route.targets[1])
+        req:set("field", ("b"):rep(100000))
+        for _ = 1, 20 do req:set("other", ("c"):rep(100000)) end
+        return req:relay(res, err)
+      end]], { upstream = up })
+    local connection = support.connect(gw)
+    local body = '{"model":"m","pad":"' .. ("x"):rep(9000000) .. '"}'
+    support.spawn("client", function()
+      connection:write("POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\n"
+        .. "Content-Type: application/json\r\nContent-Length: " .. #body .. "\r\n\r\n" .. body)
+    end)
+    assert.equal(200, connection:read_head().status)
+    has_head = true
+    support.wait_until("the whole request", function() return seen end)
+    assert.equal(body:sub(1, -2) .. ',"field":"' .. ("a"):rep(100000) .. '"}', seen)
+  end)
+
   it("that sleeps past the deadline is ended there", function()
     local gw = start([[
       local gw = require "perilune"

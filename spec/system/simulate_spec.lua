@@ -88,6 +88,24 @@ describe("perilune simulate, for a scenario", function()
     assert.is_nil(result.first_failed_ms)
   end)
 
+  it("shows what hedging does to the slow tail", function()
+    local text = scenario_of([[upstreams = {
+      primary = { head = "50ms", first_token = { p50 = "200ms", p99 = "8s" }, per_token = "10ms" },
+      fallback = { head = "50ms", first_token = "200ms", per_token = "10ms" } }, ]], "stream = 1")
+    local hedged = FALLBACK:format(3):gsub("routes = { { ",
+      'routes = { { hedge = { after = "p90", until_known = "1s", budget_percent = 15 }, ')
+    local plain, better = unpack((results_of(policies(), policies(3, hedged), "--scenario",
+      write("s.lua", text))))
+    assert.same({ 1, 1 }, { plain.success_rate, better.success_rate })
+    assert.equal(1, plain.attempts.mean)
+    assert.is_true(plain.first_token_ms.p99 > 5000, plain.first_token_ms.p99)
+    assert.is_true(better.first_token_ms.p99 < 2500, better.first_token_ms.p99)
+    assert.equal(plain.first_token_ms.p50, better.first_token_ms.p50)
+    -- within its budget, the burst of ten included
+    assert.is_true(better.attempts.mean > 1.03 and better.attempts.mean <= 1.16,
+      better.attempts.mean)
+  end)
+
   it("times streams to their first token", function()
     local result = of_scenario(scenario_of(times(), "stream = 1"))
     assert.same({ p50 = 300, p99 = 300 }, result.first_token_ms)

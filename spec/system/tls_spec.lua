@@ -381,7 +381,7 @@ describe("a TLS listener", function()
     local gw = start_listener(up)
     local result = curl("-d", '{"model":"m"}', gw.url .. CHAT, gw.url .. CHAT)
     assert.equal(0, result.status, result.stderr)
-    assert.equal('{"from":"good"}{"from":"good"}', result.stdout)
+    assert.equal('{"from":"good"}{"from":"good"}', result.stdout, result.stderr)
     local connection = support.connect(gw, { tls = {} })
     for _ = 1, 3 do
       local answer = connection:request({ path = CHAT, json = { model = "m" } })

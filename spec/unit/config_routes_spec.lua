@@ -167,4 +167,43 @@ describe("config.load, refusing in routes", function()
       .. 'unit = "s" } },'))
     assert.is_nil(headers_of('deadline_header = "x-a-ms",', "deadline_header = {},"))
   end)
+
+  it("refuses hedging where there is nobody to ask", function()
+    local function problem_of(fields)
+      return support.problems_of(([[return {
+        providers = { p = { url = "http://127.0.0.1:1" } },
+        routes = { { %s, hedge = {} } } }]]):format(fields))
+    end
+    local where = "gateway.lua:3: routes[1].hedge: has no effect"
+    assert.are.same({ where .. ": the route has only one target" },
+      problem_of('targets = { { provider = "p" } }'))
+    assert.are.same({ where .. " with retry.attempts = 1: a second target is a second attempt" },
+      problem_of(
+      'targets = { { provider = "p" }, { provider = "p" } }, retry = { attempts = 1 }'))
+  end)
+
+  it("refuses hedging that cannot work, or means nothing", function()
+    local delay = 'must be a duration such as "2s", or a share such as "p95", got '
+    check_refused {
+      { "route", 'hedge = { after = "p95th" },', "9: routes[1].hedge.after: " .. delay
+        .. '"p95th"' },
+      { "route", 'hedge = { after = "p49" },',
+        '9: routes[1].hedge.after: must be within "p50" and "p99.9", got "p49"' },
+      { "route", 'hedge = { after = "0ms" },',
+        '9: routes[1].hedge.after: must be at least 1ms, got "0ms"' },
+      { "route", 'hedge = { after = "5" },',
+        '9: routes[1].hedge.after: is ambiguous: write "5s" or "5ms", got "5"' },
+      { "route", 'hedge = { delay = "5s" },', "9: routes[1].hedge.delay: unknown key: known here: "
+        .. "after, at_least, until_known, budget_percent, burst, paths" },
+      { "route", "hedge = { budget_percent = 0 },",
+        "9: routes[1].hedge.budget_percent: must be a number from 0.1 to 100, got 0" },
+      { "route", "hedge = { burst = 0 },",
+        "9: routes[1].hedge.burst: must be a whole number from 1 to 10000, got 0" },
+      { "route", "hedge = { paths = {} },", "9: routes[1].hedge.paths: must not be empty" },
+      { "route", 'hedge = { after = "2s", at_least = "1s" },',
+        '9: routes[1].hedge.at_least: has no effect when after is a time, "2s"' },
+      { "route", 'hedge = { after = "2s", until_known = "1s" },',
+        '9: routes[1].hedge.until_known: has no effect when after is a time, "2s"' },
+    }
+  end)
 end)

@@ -282,6 +282,22 @@ describe("config.load, normalising", function()
     } }, loaded.routes)
   end)
 
+  it("takes all of hedging, and has defaults for it", function()
+    local loaded = load([[return {
+      providers = { p = { url = "http://127.0.0.1:8000" } },
+      routes = {
+        { match = { model = "a" }, targets = { { provider = "p" }, { provider = "p" } },
+          hedge = { after = "p99.5", at_least = "1s", until_known = "1m", budget_percent = 12.5,
+            burst = 1, paths = { "/v1/x" } } },
+        { match = { model = "b" }, targets = { { provider = "p" }, { provider = "p" } },
+          hedge = {} },
+      },
+    }]])
+    assert.are.same({ after = "p99.5", at_least_ms = 1000, until_known_ms = 60000,
+      budget_ratio = 0.125, burst_count = 1, paths = { "/v1/x" } }, loaded.routes[1].hedge)
+    assert.are.same(require("perilune.hedge").DEFAULTS, loaded.routes[2].hedge)
+  end)
+
   it("takes all rules of health", function()
     local loaded = load(gateway { primary = [[key = "sk", health = {
       consecutive_5xx = 3, consecutive_gateway = 2, consecutive_connection = 1,

@@ -54,6 +54,7 @@ local function make_route()
   local handle = assert(gateway.new {
     config = { routes = { { name = "r", match = {}, targets = { 1 }, policy = "p", models = {},
       deadline_ms = 1000, balance = { by = "p2c" }, panic = "use", max_ejection_ratio = 1,
+      hedge = { after = "2s" },
       retry = { attempts = 3, per_priority = 1, budget = { ratio = 0.2, min_count = 3 },
         reserve_ms = 1, within_ms = 1 } } } },
     policies = { p = function(_, route) seen = route end },

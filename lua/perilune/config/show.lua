@@ -91,6 +91,57 @@ local function without_secrets(text, secrets)
   return text
 end
 
+local function unescaped(quoted)
+  quoted = quoted:gsub("\\(%d%d%d)", function(code) return string.char(tonumber(code) % 256) end)
+  return (quoted:gsub("\\(.)", "%1"))
+end
+
+--- Whether a text is a secret, or has a piece of one in it: messages quote the beginning of a long
+-- value, or the part of it that is wrong.
+local function tells_of(text, secret)
+  if text == secret then return true end
+  for first = 1, #text - FOUND_BYTES + 1 do
+    if secret:find(text:sub(first, first + FOUND_BYTES - 1), 1, true) then return true end
+  end
+  return false
+end
+
+local function tells_of_any(text, secrets)
+  for _, secret in ipairs(secrets) do
+    if secret ~= "" and tells_of(text, secret) then return true end
+  end
+  return false
+end
+
+--- The position of the quotation mark that ends what begins at `first`.
+local function quote_end(message, first)
+  local position = first
+  while position <= #message do
+    local char = message:sub(position, position)
+    if char == '"' then return position end
+    position = position + (char == "\\" and 2 or 1)
+  end
+  return nil
+end
+
+--- A message about a configuration, without what it quotes of secrets.
+-- @tparam string message
+-- @tparam {string,...} secrets see `watch`
+-- @treturn string
+function show.hide(message, secrets)
+  local pieces, start = {}, 1
+  while true do
+    local first = message:find('"', start, true)
+    local last = first and quote_end(message, first + 1)
+    if not last then break end
+    local quoted = message:sub(first + 1, last - 1)
+    if tells_of_any(unescaped(quoted), secrets) then quoted = MASK end
+    pieces[#pieces + 1] = message:sub(start, first) .. quoted .. '"'
+    start = last + 1
+  end
+  return without_secrets(table.concat(pieces) .. message:sub(start), secrets)
+end
+
 local function number_text(value)
   if value ~= value or value >= math.huge or value <= -math.huge then return "null" end
   return ("%.14g"):format(value)

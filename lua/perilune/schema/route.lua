@@ -2,6 +2,7 @@
 -- tried again, what is changed in the answer. Plain data.
 
 local classify = require "perilune.classify"
+local hedge = require "perilune.hedge"
 local route = require "perilune.route"
 local sorted = require "perilune.sorted"
 local target = require "perilune.schema.target"
@@ -126,6 +127,23 @@ local GATE = section {
   { "heartbeat", types.span("100ms", "1h") },
 }
 
+local function hedge_delay(text)
+  local delay, code, detail = hedge.parse_after(text)
+  if not delay then return nil, code, detail end
+  return text
+end
+
+local HEDGE = types.record {
+  { "after", { kind = "text", max = 16, read = hedge_delay, default = "p95" } },
+  { "at_least", types.span("0ms", "1h", "50ms") },
+  { "until_known", types.span("1ms", "1h") },
+  { "budget_percent", types.number(0.1, 100, 10) },
+  { "burst", integer(1, 10000, 10) },
+  { "paths", with(list({ kind = "text", read = path_prefix }, 1, 16), {
+    default = hedge.DEFAULTS.paths,
+  }) },
+}
+
 return types.record {
   { "name", ROUTE_NAME },
   { "match", MATCH },
@@ -142,6 +160,7 @@ return types.record {
   { "retry_within", types.span("0ms", "24h") },
   { "gate", GATE },
   { "check_body", types.boolean(false) },
+  { "hedge", HEDGE },
   { "response", RESPONSE },
   { "models", with(list(texts.MODEL, 0, 256), { default = {} }) },
 }

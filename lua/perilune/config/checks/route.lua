@@ -127,6 +127,23 @@ function route.check_deadline_headers(headers, path, report)
   end
 end
 
+--- What can have no effect was meant to have one.
+local function check_hedge(entry, value, path, report)
+  local hedge = entry.hedge
+  if not hedge then return end
+  if entry.targets and #entry.targets < 2 then
+    report(path, "has no effect: the route has only one target")
+  elseif (entry.retry or NONE).attempts == 1 then
+    report(path, "has no effect with retry.attempts = 1: a second target is a second attempt")
+  end
+  if not hedge.after or hedge.after:sub(1, 1) == "p" then return end
+  for _, name in ipairs { "at_least", "until_known" } do
+    if given.at(value, at(path, name)) then
+      report(at(path, name), ("has no effect when after is a time, %s"):format(show(hedge.after)))
+    end
+  end
+end
+
 --- Counts what was written, so that a key that was refused already does not count as missing.
 local function check_balance(balance, value, path, report)
   if type(balance) ~= "table" then return end
@@ -143,6 +160,7 @@ end
 local function check_route(entry, value, path, report)
   check_weights(entry.targets or NONE, at(path, "targets"), report)
   check_retry(entry.retry or NONE, at(path, "retry"), report)
+  check_hedge(entry, value, at(path, "hedge"), report)
   check_balance(entry.balance, value, at(path, "balance"), report)
   check_times(entry, path, report)
   route.check_deadline_headers(entry.deadline_header, at(path, "deadline_header"), report)

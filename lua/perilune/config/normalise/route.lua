@@ -93,6 +93,13 @@ local function response_of(response)
   }
 end
 
+local function hedge_of(hedge)
+  return hedge and {
+    after = hedge.after, at_least_ms = hedge.at_least, until_known_ms = hedge.until_known,
+    budget_ratio = hedge.budget_percent / 100, burst_count = hedge.burst, paths = hedge.paths,
+  }
+end
+
 local function normalise_route(entry, name, defaults)
   return {
     name = name, match = entry.match, policy = entry.policy, targets = {},
@@ -105,6 +112,7 @@ local function normalise_route(entry, name, defaults)
     gate = { on = entry.gate.on, max_bytes = entry.gate.bytes,
       heartbeat_ms = entry.gate.heartbeat },
     check_body = entry.check_body,
+    hedge = hedge_of(entry.hedge),
     response = response_of(entry.response), models = matching.models_of(entry),
   }
 end
