@@ -65,6 +65,18 @@ enum pl_class pl_class_from_name(struct pl_str name);
 /** What a status says by itself, without the answer's body. */
 enum pl_class pl_class_of_status(int status);
 
+/** What had become of the work when a try failed: whether the upstream may bill it. */
+enum pl_work {
+    PL_WORK_NONE,             /* it did not fail */
+    PL_WORK_NOT_SENT,         /* nothing of the request was written */
+    PL_WORK_REFUSED,          /* a complete error was the answer */
+    PL_WORK_UNCERTAIN,        /* sent, and no answer, a broken one, or one without content */
+    PL_WORK_PARTLY_GENERATED, /* a part of the content had come */
+    PL_WORK_COUNT,            /* how many there are; none itself */
+};
+/** "not_sent", "refused", ...; "" for NONE. */
+const char *pl_work_name(enum pl_work work);
+
 /** What came of hedging: each time a policy could have asked a second target. */
 enum pl_hedge {
     PL_HEDGE_FIRST,     /* both were asked, the first one answered */
@@ -110,7 +122,9 @@ struct pl_record_attempt {
                                 elsewhere; NULL: it was not */
     bool parted;             /* but said something else than the client had by then */
     uint32_t malformed_event_count; /* of its stream, as far as events were read */
-    bool is_hedge;                  /* the second of two at once */
+    enum pl_work work;              /* NONE of a good one */
+    uint8_t key;   /* of the provider's keys it had this one, from 1 on; 0: no choice */
+    bool is_hedge; /* the second of two at once */
     /* of one whose answer was dropped for that of the other; the record has those of the answer
        that served */
     int64_t input_tokens, output_tokens;

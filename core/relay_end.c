@@ -135,6 +135,7 @@ static void end_badly(struct pl_request *self, enum pl_failure failure)
            response->detail ? response->detail : "");
     entry->failure = failure;
     entry->class = pl_request_class_of(failure);
+    pl_try_note_cut(self->current);
     pl_relay_break_off(self, self->current->target, failure);
 }
 

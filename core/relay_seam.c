@@ -137,6 +137,7 @@ static void note_failure(struct pl_request *self, enum pl_failure failure)
     }
     entry->failure = failure;
     entry->class = pl_request_class_of(failure);
+    pl_try_note_cut(self->current);
     pl_log(PL_LOG_WARN, "request %s: answer of %s broke off: %s %s, to be rescued", self->id,
            self->current->target->name, pl_failure_name(failure),
            response->detail ? response->detail : "");

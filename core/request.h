@@ -65,6 +65,7 @@ struct pl_gate_options {
     bool check_body;       /* a good answer that does not stream is judged by its body */
     bool drops_malformed;  /* events that are no JSON do not go to the client */
     uint32_t heartbeat_ms; /* how often a client that waits for a stream is told so; 0: never */
+    bool settles;          /* the route has classes of its own: health waits until Lua has told */
 };
 
 /** Whether another target may go on with a relayed stream that breaks off; as the policy says. */
@@ -269,6 +270,11 @@ void pl_request_expire_answer(struct pl_request *self);
  * the try. Does nothing when there is no error that waits for it.
  */
 void pl_request_settle_error(struct pl_request *self, enum pl_failure failure);
+/**
+ * The class of the try at hand, where the route settles them: only now the target's health hears of
+ * it. Does nothing when it was settled already.
+ */
+void pl_request_settle_class(struct pl_request *self, enum pl_class class);
 /** Reads the answer's body whole; true when it is there already, else wait for PL_WAIT_BODY. */
 bool pl_request_collect(struct pl_request *self);
 
@@ -310,6 +316,8 @@ void pl_request_forget_notes(struct pl_request *self);
 void pl_request_refused(const struct pl_refusal *refusal, void *runtime);
 /** The outcome class of a failure, which is not NONE. */
 enum pl_class pl_request_class_of(enum pl_failure failure);
+/** The failure of that name, of a class from RATE_LIMITED on. */
+enum pl_failure pl_request_failure_of(enum pl_class class);
 
 /* ---- request_trace.c ---- */
 
@@ -322,6 +330,10 @@ void pl_request_begin_trace(struct pl_request *self);
 void pl_request_start_heartbeats(struct pl_request *self);
 /** Of heartbeat_timer. */
 void pl_request_on_heartbeat(void *arg);
+/** Writes a little into the open stream. */
+void pl_request_say(struct pl_request *self, const char *data, size_t len);
+/** Readies the open stream and the answer, a stream that is held, for it to follow. */
+void pl_request_join_stream(struct pl_request *self);
 /** Ends the open stream with these bytes, whole events; `status` is what they stand for. */
 void pl_request_end_stream(struct pl_request *self, int status, const char *data, size_t len);
 /** Ends it with an error. */

@@ -127,6 +127,11 @@ enum pl_class pl_request_class_of(enum pl_failure failure)
     return (enum pl_class)(PL_CLASS_DNS + (failure - PL_FAIL_DNS));
 }
 
+enum pl_failure pl_request_failure_of(enum pl_class class)
+{
+    return (enum pl_failure)(PL_FAIL_DNS + (class - PL_CLASS_DNS));
+}
+
 static enum pl_end end_of(const struct pl_request *self)
 {
     if (self->killed)
@@ -164,6 +169,8 @@ static void fill_attempt(struct pl_record_attempt *out, const struct pl_trail_en
         .resumes = pl_resume_name(entry->resume),
         .parted = entry->parted,
         .malformed_event_count = entry->malformed_event_count,
+        .work = entry->work,
+        .key = provider->key_count > 1 ? entry->key : 0,
         .is_hedge = entry->is_hedge,
         .input_tokens = entry->input_tokens,
         .output_tokens = entry->output_tokens,

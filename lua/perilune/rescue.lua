@@ -7,6 +7,8 @@
 -- dropped. The core joins the parts (core/rescue.h) and knows when that cannot be: within a tool
 -- call, with a grammar, and so on.
 --
+-- A route that forbids to repeat what was partly generated is not rescued.
+--
 -- A target that refuses to continue (any error that is the request's fault) is asked afresh, once.
 -- When nobody goes on, the client's stream ends in an error, never as if it were whole.
 
@@ -53,7 +55,7 @@ function rescue.new(deps)
     if not is_open then return whole, class end
     targets = targets or deps.candidates(route)
     for _ = 1, options.attempts do
-      local target = not FINAL[class] and targets()
+      local target = not FINAL[class] and route.retry:allows() and targets()
       if not target then break end
       local again, why = ask(req, target)
       if again then
