@@ -60,6 +60,7 @@ local own_classes
 -- @param req
 -- @tparam table err the failure, to which class, status and detail are added
 -- @tparam string text what came
+-- @treturn string the class, as the route has it
 local function settle(req, err, text)
   local decoded = decode(text)
   local class, status, message = classify_error(decoded)

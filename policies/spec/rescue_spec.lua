@@ -377,6 +377,12 @@ describe("rescue", function()
     assert.equal(2, #world:called())
   end)
 
+  it("is off where the route forbids to repeat what was partly generated", function()
+    local world = new_world { retry = { partly_generated = false } }
+    assert_error(ask(world), "truncated")
+    assert.same({ "primary/big" }, world:called())
+  end)
+
   it("is off unless the route says so", function()
     local world = new_world { rescue = false }
     assert_error(ask(world), "truncated")
