@@ -13,7 +13,8 @@
  *   forward.c  the upstream's request
  *   send.c     one try: its start, and what its answer does before the commit
  *   hedge.c    a second try beside a slow one
- *   relay.c    the commit: the answer to the client
+ *   relay.c    the commit: the answer to the client; relay_stream.c, relay_end.c: streams
+ *   relay_seam.c  a stream that breaks off, and goes on from another target
  *   request_heartbeat.c  what a client hears before
  *   request_record.c  what is told of it at its end
  *   request_trace.c  its trace
