@@ -2,6 +2,7 @@
  * GET /metrics: see admin_metrics.h.
  */
 #include "admin_metrics.h"
+#include "keys.h"
 #include "metrics_write.h"
 #include <stdio.h>
 #include <stdlib.h>
@@ -169,21 +170,29 @@ static void write_states(struct pl_metrics_text *out, const char *label,
     }
 }
 
-/* Those that have happened, and a total of 0 for the commonest: a rate needs a start. */
+/* Those that have happened, and a total of 0 for the commonest: a rate needs a start. The labels
+ * are those that are there. */
+static void write_reasons(struct pl_metrics_text *out, const struct pl_health_view *view,
+                          enum pl_health_reason commonest)
+{
+    size_t key_len = out->labels_len;
+    for (int reason = PL_REASON_NONE + 1; reason < PL_REASON_COUNT; reason++) {
+        uint64_t total = view->ejection_totals[reason];
+        if (total == 0 && reason != (int)commonest)
+            continue;
+        pl_metrics_text_relabel(out, key_len);
+        pl_metrics_text_label(out, "reason", pl_health_reason_name((enum pl_health_reason)reason));
+        pl_metrics_text_count(out, total);
+    }
+}
+
 static void write_ejections(struct pl_metrics_text *out, const char *label,
                             const struct health_row *rows, size_t count)
 {
     for (size_t i = 0; i < count; i++) {
-        for (int reason = PL_REASON_NONE + 1; reason < PL_REASON_COUNT; reason++) {
-            uint64_t total = rows[i].view.ejection_totals[reason];
-            if (total == 0 && reason != PL_REASON_CONSECUTIVE_5XX)
-                continue;
-            pl_metrics_text_unlabel(out);
-            pl_metrics_text_label(out, label, rows[i].name);
-            pl_metrics_text_label(out, "reason",
-                                  pl_health_reason_name((enum pl_health_reason)reason));
-            pl_metrics_text_count(out, total);
-        }
+        pl_metrics_text_unlabel(out);
+        pl_metrics_text_label(out, label, rows[i].name);
+        write_reasons(out, &rows[i].view, PL_REASON_CONSECUTIVE_5XX);
     }
 }
 
@@ -217,9 +226,9 @@ static void write_routes(struct pl_metrics_text *out, const struct pl_topology *
         for (end = i;
              end < topology->target_count && strcmp(targets[end].route, targets[i].route) == 0;
              end++) {
-            pl_health_slot provider = topology->providers[targets[end].provider_index].slot;
+            const struct pl_provider *provider = &topology->providers[targets[end].provider_index];
             fit_count += pl_health_is_fit(topology->health, targets[end].slot, now_ms) &&
-                         pl_health_is_fit(topology->health, provider, now_ms);
+                         pl_keys_provider_is_fit(provider, topology->health, now_ms);
         }
         pl_metrics_text_unlabel(out);
         pl_metrics_text_label(out, "route", targets[i].route);
@@ -241,6 +250,46 @@ static void write_providers(struct pl_metrics_text *out, const struct health_row
     pl_metrics_text_family(out, "provider_ejections_total", "counter",
                            "Times the provider went out with all of its targets, and why.");
     write_ejections(out, "provider", rows, count);
+}
+
+/* By their places in the list; what they are nobody sees. */
+static void write_keys(struct pl_metrics_text *out, const struct pl_topology *topology,
+                       uint64_t now_ms)
+{
+    pl_metrics_text_family(out, "key_out", "gauge",
+                           "1 while the provider's key is out: refused, or told to wait.");
+    for (size_t i = 0; i < topology->provider_count; i++) {
+        const struct pl_provider *provider = &topology->providers[i];
+        for (size_t j = 0; j < provider->key_count; j++) {
+            char number[PL_NUMBER_MAX + 1];
+            number[pl_put_decimal(number, j + 1)] = '\0';
+            pl_metrics_text_unlabel(out);
+            pl_metrics_text_label(out, "provider", provider->name);
+            pl_metrics_text_label(out, "key", number);
+            pl_metrics_text_count(
+                out, !pl_health_is_fit(topology->health, provider->keys[j].slot, now_ms));
+        }
+    }
+}
+
+static void write_key_ejections(struct pl_metrics_text *out, const struct pl_topology *topology,
+                                uint64_t now_ms)
+{
+    pl_metrics_text_family(out, "key_ejections_total", "counter",
+                           "Times the provider's key went out, and why.");
+    for (size_t i = 0; i < topology->provider_count; i++) {
+        const struct pl_provider *provider = &topology->providers[i];
+        for (size_t j = 0; j < provider->key_count; j++) {
+            struct pl_health_view view;
+            char number[PL_NUMBER_MAX + 1];
+            number[pl_put_decimal(number, j + 1)] = '\0';
+            pl_health_look(topology->health, provider->keys[j].slot, now_ms, &view);
+            pl_metrics_text_unlabel(out);
+            pl_metrics_text_label(out, "provider", provider->name);
+            pl_metrics_text_label(out, "key", number);
+            write_reasons(out, &view, PL_REASON_AUTH);
+        }
+    }
 }
 
 static void look(struct health_row *row, const struct pl_topology *topology, const char *name,
@@ -280,9 +329,14 @@ static void write_health(struct pl_metrics_text *out, const struct pl_topology *
     size_t max_count = PL_MAX(topology->target_count, topology->provider_count);
     struct health_row *rows = pl_xcalloc(max_count + 1, sizeof(*rows));
     write_targets(out, rows, look_at_targets(rows, topology, now_ms));
-    for (size_t i = 0; i < topology->provider_count; i++)
-        look(&rows[i], topology, topology->providers[i].name, topology->providers[i].slot, now_ms);
+    for (size_t i = 0; i < topology->provider_count; i++) {
+        const struct pl_provider *provider = &topology->providers[i];
+        rows[i] = (struct health_row){.name = provider->name};
+        (void)pl_keys_look_at_provider(provider, topology->health, now_ms, &rows[i].view);
+    }
     write_providers(out, rows, topology->provider_count);
+    write_keys(out, topology, now_ms);
+    write_key_ejections(out, topology, now_ms);
     write_routes(out, topology, now_ms);
     free(rows);
 }

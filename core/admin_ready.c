@@ -7,14 +7,15 @@
  */
 #include "admin_internal.h"
 #include "admin_query.h"
+#include "keys.h"
 #include <string.h>
 
 static bool is_fit(const struct pl_topology *topology, size_t index, uint64_t now_ms)
 {
     const struct pl_target *target = &topology->targets[index];
     return pl_health_is_fit(topology->health, target->slot, now_ms) &&
-           pl_health_is_fit(topology->health, topology->providers[target->provider_index].slot,
-                            now_ms);
+           pl_keys_provider_is_fit(&topology->providers[target->provider_index], topology->health,
+                                   now_ms);
 }
 
 static bool can_serve(const struct pl_config *config, const struct pl_config_route *route)

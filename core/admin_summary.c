@@ -5,6 +5,7 @@
  * Asked once a second by each open page: short names and no more than the page needs.
  */
 #include "admin_internal.h"
+#include "keys.h"
 #include <stdlib.h>
 #include <string.h>
 
@@ -82,25 +83,22 @@ static uint64_t tries_of(const struct pl_health_view *view)
            view->unhealthy_total;
 }
 
-static void put_slot(const struct pl_health *health, pl_health_slot slot, struct pl_json_text *out)
+static void put_slot(const struct pl_health_view *view, bool fit, uint64_t now_ms,
+                     struct pl_json_text *out)
 {
-    struct pl_health_view view;
-    uint64_t now_ms = pl_now_ms();
-    pl_health_look(health, slot, now_ms, &view);
-    bool fit = pl_health_is_fit(health, slot, now_ms);
     pl_json_put_bool(out, "fit", fit);
-    pl_json_put_string(out, "state", pl_health_state_name(view.state));
-    pl_json_put_string(out, "why", fit ? NULL : pl_health_reason_name(view.reason));
-    if (!fit && view.until_ms > now_ms && view.until_ms != UINT64_MAX)
-        pl_json_put_u64(out, "out_for_ms", view.until_ms - now_ms);
-    pl_json_put_u64(out, "in_flight", view.in_flight);
-    pl_json_put_u64(out, "tries", tries_of(&view));
-    pl_json_put_u64(out, "good", view.ok_total);
-    pl_json_put_u64(out, "ejections", view.ejection_total);
-    if (view.first_token_ewma_ms > 0)
-        pl_json_put_number(out, "first_token_ms", view.first_token_ewma_ms);
-    if (view.ramp_ratio < 1)
-        pl_json_put_number(out, "ramp_ratio", view.ramp_ratio);
+    pl_json_put_string(out, "state", pl_health_state_name(view->state));
+    pl_json_put_string(out, "why", fit ? NULL : pl_health_reason_name(view->reason));
+    if (!fit && view->until_ms > now_ms && view->until_ms != UINT64_MAX)
+        pl_json_put_u64(out, "out_for_ms", view->until_ms - now_ms);
+    pl_json_put_u64(out, "in_flight", view->in_flight);
+    pl_json_put_u64(out, "tries", tries_of(view));
+    pl_json_put_u64(out, "good", view->ok_total);
+    pl_json_put_u64(out, "ejections", view->ejection_total);
+    if (view->first_token_ewma_ms > 0)
+        pl_json_put_number(out, "first_token_ms", view->first_token_ewma_ms);
+    if (view->ramp_ratio < 1)
+        pl_json_put_number(out, "ramp_ratio", view->ramp_ratio);
 }
 
 static void put_providers(const struct pl_topology *topology, struct pl_json_text *out)
@@ -108,9 +106,12 @@ static void put_providers(const struct pl_topology *topology, struct pl_json_tex
     pl_json_open(out, "providers", '[');
     for (size_t i = 0; i < topology->provider_count; i++) {
         const struct pl_provider *provider = &topology->providers[i];
+        struct pl_health_view view;
+        uint64_t now_ms = pl_now_ms();
+        bool fit = pl_keys_look_at_provider(provider, topology->health, now_ms, &view);
         pl_json_open(out, NULL, '{');
         pl_json_put_string(out, "name", provider->name);
-        put_slot(topology->health, provider->slot, out);
+        put_slot(&view, fit, now_ms, out);
         pl_json_close(out, '}');
     }
     pl_json_close(out, ']');
@@ -127,7 +128,10 @@ static void put_target(const struct pl_topology *topology, const struct pl_confi
     pl_json_put_u64(out, "priority", (uint64_t)target->priority);
     pl_json_put_number(out, "weight", target->weight);
     pl_json_put_u64(out, "queued", pl_gauge_queued(topology->gauge, (uint32_t)index));
-    put_slot(topology->health, target->slot, out);
+    struct pl_health_view view;
+    uint64_t now_ms = pl_now_ms();
+    pl_health_look(topology->health, target->slot, now_ms, &view);
+    put_slot(&view, pl_health_is_fit(topology->health, target->slot, now_ms), now_ms, out);
     pl_json_close(out, '}');
 }
 

@@ -5,8 +5,10 @@
  *
  * What counts where: a target's slot gets every outcome. A provider's slot is about reaching it at
  * all: any HTTP answer is a good one there, a connection failure a bad one, the rest neutral; so
- * one model that fails does not take its provider's other models with it.
+ * one model that fails does not take its provider's other models with it. A key's slot is about
+ * whether it is accepted: a good answer says so, a refusal takes it out, nothing else counts.
  */
+#include "keys.h"
 #include "log.h"
 #include "request.h"
 
@@ -21,6 +23,21 @@ static const struct pl_provider *provider_of(const struct pl_try *self,
     return &self->request->generation->topology->providers[target->provider_index];
 }
 
+static bool admit_key(struct pl_try *self, const struct pl_target *target, bool forced)
+{
+    struct pl_place *place = &self->place;
+    uint32_t *turns = self->request->generation->key_turns;
+    return pl_keys_admit(provider_of(self, target), health_of(self), &turns[target->provider_index],
+                         pl_last_now_ms(), forced, &place->key, &place->key_index);
+}
+
+/* Gives a ticket back that was of no use. */
+static void give_back(struct pl_try *self, const struct pl_health_ticket *ticket)
+{
+    pl_health_report(health_of(self), ticket, PL_OUTCOME_NEUTRAL, pl_last_now_ms(), 0);
+    pl_health_leave(health_of(self), ticket);
+}
+
 enum pl_admission pl_try_admit(struct pl_try *self, const struct pl_target *target, bool forced)
 {
     struct pl_health *health = health_of(self);
@@ -29,10 +46,14 @@ enum pl_admission pl_try_admit(struct pl_try *self, const struct pl_target *targ
     pl_try_leave(self);
     if (!pl_health_admit(health, provider_of(self, target)->slot, now_ms, forced, &place->provider))
         return PL_ADMIT_OUT;
+    if (!admit_key(self, target, forced)) {
+        give_back(self, &place->provider);
+        return PL_ADMIT_OUT;
+    }
     if (!pl_health_admit_limited(health, target->slot, now_ms, forced, target->max_in_flight,
                                  &place->target)) {
-        pl_health_report(health, &place->provider, PL_OUTCOME_NEUTRAL, now_ms, 0);
-        pl_health_leave(health, &place->provider);
+        give_back(self, &place->provider);
+        give_back(self, &place->key);
         bool full = target->max_in_flight > 0 &&
                     pl_health_in_flight(health, target->slot) >= target->max_in_flight;
         return full ? PL_ADMIT_BUSY : PL_ADMIT_OUT;
@@ -47,6 +68,11 @@ static enum pl_outcome outcome_for_provider(enum pl_outcome outcome, bool answer
     if (answered)
         return PL_OUTCOME_OK;
     return outcome == PL_OUTCOME_CONNECTION ? PL_OUTCOME_CONNECTION : PL_OUTCOME_NEUTRAL;
+}
+
+static enum pl_outcome outcome_for_key(enum pl_outcome outcome, bool answered)
+{
+    return answered && outcome == PL_OUTCOME_OK ? PL_OUTCOME_OK : PL_OUTCOME_NEUTRAL;
 }
 
 static void log_ejection(const struct pl_try *self, const char *what, const char *name,
@@ -79,6 +105,9 @@ static void report(struct pl_try *self, enum pl_outcome outcome, bool answered)
     report_to(self, &place->target, outcome, "target", place->of->name);
     report_to(self, &place->provider, outcome_for_provider(outcome, answered), "provider",
               provider_of(self, place->of)->name);
+    if (place->key.slot != PL_HEALTH_NO_SLOT)
+        report_to(self, &place->key, outcome_for_key(outcome, answered), "a key of provider",
+                  provider_of(self, place->of)->name);
 }
 
 static enum pl_outcome outcome_of_failure(enum pl_failure failure)
@@ -149,6 +178,7 @@ void pl_try_leave(struct pl_try *self)
         report(self, outcome_of_end(self->response.failure), true);
     pl_health_leave(health_of(self), &place->target);
     pl_health_leave(health_of(self), &place->provider);
+    pl_health_leave(health_of(self), &place->key);
     place->of = NULL;
 }
 
@@ -172,7 +202,7 @@ void pl_try_report_status(struct pl_try *self, int status, uint32_t first_token_
                               self->response.is_sse);
         place->good = true;
         /* a probe decides at once: streams are long, and others wait for it */
-        if (!place->target.probe && !place->provider.probe)
+        if (!place->target.probe && !place->provider.probe && !place->key.probe)
             return;
     }
     report(self, outcome, true);
@@ -193,6 +223,45 @@ void pl_try_report_failure(struct pl_try *self, enum pl_failure failure)
     bool answered = failure >= PL_FAIL_RATE_LIMITED && failure <= PL_FAIL_SERVER_ERROR;
     bool is_short = self->cut || failure == PL_FAIL_TIMEOUT_DEADLINE;
     report(self, is_short ? outcome_of_short_time(self) : outcome_of_failure(failure), answered);
+}
+
+void pl_try_report_class(struct pl_try *self, enum pl_class class, bool answered)
+{
+    if (class < PL_CLASS_RATE_LIMITED || class >= PL_CLASS_COUNT)
+        report(self, PL_OUTCOME_NEUTRAL, answered);
+    else
+        report(self, outcome_of_failure(pl_request_failure_of(class)), answered);
+}
+
+static void log_key(const struct pl_try *self, const struct pl_provider *provider, const char *why)
+{
+    char key[160];
+    pl_keys_describe(provider, self->so_far.key - 1u, key, sizeof(key));
+    pl_log(PL_LOG_WARN, "provider %s: %s is out: %s (request %s)", provider->name, key, why,
+           self->request->id);
+}
+
+void pl_try_refuse_key(struct pl_try *self)
+{
+    const struct pl_provider *provider = provider_of(self, self->target);
+    if (self->so_far.key == 0)
+        return;
+    self->key_is_marked = true;
+    if (pl_keys_refuse(provider, health_of(self), self->so_far.key - 1u, pl_last_now_ms(),
+                       pl_random_unit()))
+        log_key(self, provider, "refused");
+}
+
+bool pl_try_pause_key(struct pl_try *self, uint64_t duration_ms)
+{
+    const struct pl_provider *provider = provider_of(self, self->target);
+    if (self->so_far.key == 0 || provider->key_count < 2)
+        return false;
+    self->key_is_marked = true;
+    pl_health_eject(health_of(self), provider->keys[self->so_far.key - 1u].slot,
+                    PL_REASON_RETRY_AFTER, duration_ms, pl_last_now_ms());
+    log_key(self, provider, "retry_after");
+    return true;
 }
 
 bool pl_request_enter_queue(struct pl_request *self, const struct pl_target *target,

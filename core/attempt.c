@@ -476,7 +476,8 @@ static void dial(struct pl_attempt *self);
 /** Whether the request may go out again: a kept connection that turned out to be dead. */
 static bool is_stale_reuse(const struct pl_attempt *self)
 {
-    return self->connection->reused && !self->answered && !self->redialled;
+    bool may_be_served = self->request.sends_once && self->stats.request_sent;
+    return self->connection->reused && !self->answered && !self->redialled && !may_be_served;
 }
 
 static void redial(struct pl_attempt *self)

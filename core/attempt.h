@@ -11,7 +11,8 @@
  * cancelled or paused from inside its own callbacks.
  *
  * A reused connection that dies before any byte of an answer is replaced once by a fresh one, when
- * nothing of the answer has been seen (the peer closed an idle connection at the same moment).
+ * nothing of the answer has been seen (the peer closed an idle connection at the same moment). In
+ * theory the peer may have read the request and served it: who cannot have that says `sends_once`.
  */
 #ifndef PL_ATTEMPT_H
 #define PL_ATTEMPT_H
@@ -80,6 +81,7 @@ struct pl_attempt_request {
     size_t piece_count;
     bool is_head;            /* method HEAD: the answer has no body */
     uint64_t credential_tag; /* connections are shared only between equal tags */
+    bool sends_once;         /* never again over a fresh connection, once a byte has gone out */
 };
 
 /** What can be told of an attempt while it lives (from on_done, too). Times are since start. */

@@ -212,7 +212,7 @@ static struct pl_attempt_request upload_request(void)
     }
     upload_pieces[100].iov_len += upload_pieces[101].iov_len;
     upload_pieces[101].iov_len = 0; /* an empty piece does no harm */
-    return (struct pl_attempt_request){upload_pieces, PL_COUNT(upload_pieces), false, 1};
+    return (struct pl_attempt_request){upload_pieces, PL_COUNT(upload_pieces), false, 1, false};
 }
 
 static void test_large_request(void **state)
@@ -726,6 +726,42 @@ static void test_stale_reuse_is_retried_once(void **state)
     net_deinit(&net);
 }
 
+/** Who cannot have a request served twice gets the failure, and that it was sent. */
+static void test_stale_reuse_of_what_is_sent_once(void **state)
+{
+    (void)state;
+    const struct step *const scripts[] = {ANSWER_THEN_RESET, ANSWER_THRICE};
+    struct pl_attempt_request once = GET;
+    once.sends_once = true;
+    NET(net, scripts);
+    struct record first = {0}, second = {0};
+    record_run(&first, &net, &PATIENT);
+    record_start(&second, &net, &once, &PATIENT);
+    run_until_count(net.base, &second.done, 1);
+    assert_int_equal(second.failure, PL_FAIL_RESET);
+    assert_true(second.stats.request_sent);
+    assert_int_equal(net.upstream.accepted_count, 1);
+    net_deinit(&net);
+}
+
+/** Of a connection that takes nothing any more nobody has read anything. */
+static void test_sent_once_over_a_dead_connection(void **state)
+{
+    (void)state;
+    const struct step *const scripts[] = {ANSWER_THRICE, ANSWER_THRICE};
+    struct pl_attempt_request once = GET;
+    once.sends_once = true;
+    NET(net, scripts);
+    struct record first = {0}, second = {0};
+    record_run(&first, &net, &PATIENT);
+    peer_reset(&net.upstream.peers[0]);
+    record_start(&second, &net, &once, &PATIENT);
+    run_until_count(net.base, &second.done, 1);
+    assert_int_equal(second.failure, PL_FAIL_NONE);
+    assert_int_equal(net.upstream.accepted_count, 2);
+    net_deinit(&net);
+}
+
 static void test_no_retry_after_first_byte(void **state)
 {
     (void)state;
@@ -1067,6 +1103,8 @@ int main(void)
         cmocka_unit_test(test_stale_reuse_is_retried),
         cmocka_unit_test(test_closed_under_our_feet),
         cmocka_unit_test(test_stale_reuse_is_retried_once),
+        cmocka_unit_test(test_stale_reuse_of_what_is_sent_once),
+        cmocka_unit_test(test_sent_once_over_a_dead_connection),
         cmocka_unit_test(test_no_retry_after_first_byte),
         cmocka_unit_test(test_refused),
         cmocka_unit_test(test_refused_v6),

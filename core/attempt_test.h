@@ -559,7 +559,7 @@ static const struct pl_attempt_limits PATIENT = {
 
 static char GET_TEXT[] = "GET /v1/models HTTP/1.1\r\nHost: upstream\r\n\r\n";
 static const struct iovec GET_PIECES[] = {{GET_TEXT, sizeof(GET_TEXT) - 1}};
-static const struct pl_attempt_request GET = {GET_PIECES, 1, false, 1};
+static const struct pl_attempt_request GET = {GET_PIECES, 1, false, 1, false};
 
 static TEST_UNUSED void record_start(struct record *self, struct net *net,
                                      const struct pl_attempt_request *request,

@@ -3,6 +3,7 @@
  * effect, and what a target's upstream request would be. See bind.h.
  */
 #include "bind.h"
+#include "keys.h"
 #include <lauxlib.h>
 #include <stdlib.h>
 #include <string.h>
@@ -58,8 +59,8 @@ static void put_provider(lua_State *L, const struct pl_topology *topology,
 {
     struct pl_health_view view;
     uint64_t now_ms = pl_now_ms();
-    pl_health_look(topology->health, provider->slot, now_ms, &view);
-    put_boolean(L, "provider_fit", pl_health_is_fit(topology->health, provider->slot, now_ms));
+    put_boolean(L, "provider_fit",
+                pl_keys_look_at_provider(provider, topology->health, now_ms, &view));
     put_string(L, "provider_state", pl_health_state_name(view.state));
     put_string(L, "provider_reason", pl_health_reason_name(view.reason));
     put_out_for(L, "provider_out_for_ms", &view, now_ms);

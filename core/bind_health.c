@@ -2,6 +2,7 @@
  * Health as library code sees it: asking, reserving, ejecting. See bind.h, health.h, admit.c.
  */
 #include "bind.h"
+#include "keys.h"
 #include <lauxlib.h>
 #include <stdio.h>
 #include <string.h>
@@ -21,7 +22,7 @@ static bool is_target_fit(const struct pl_topology *topology, const struct pl_ta
 {
     const struct pl_provider *provider = &topology->providers[target->provider_index];
     return pl_health_is_fit(topology->health, target->slot, now_ms) &&
-           pl_health_is_fit(topology->health, provider->slot, now_ms);
+           pl_keys_provider_is_fit(provider, topology->health, now_ms);
 }
 
 /* is_fit(target) */
@@ -64,7 +65,8 @@ static int out_until_ms(lua_State *L)
 {
     const struct pl_target *target = pl_bind_check_target(L, 1);
     const pl_health_slot slots[] = {target->slot, provider_of(L, target)->slot};
-    uint64_t now_ms = pl_now_ms(), until_ms = 0;
+    uint64_t now_ms = pl_now_ms();
+    uint64_t until_ms = pl_keys_until_ms(provider_of(L, target), health_of(L), now_ms, NULL);
     for (size_t i = 0; i < PL_COUNT(slots); i++) {
         struct pl_health_view view;
         if (pl_health_is_fit(health_of(L), slots[i], now_ms))
@@ -115,10 +117,20 @@ static int eject(lua_State *L)
     return eject_slot(L, pl_bind_check_target(L, 1)->slot);
 }
 
-/* eject_provider(target, duration_ms, reason): the provider that the target belongs to */
-static int eject_provider(lua_State *L)
+/* refuse_key(req): the upstream does not accept the key that the last try was sent with */
+static int refuse_key(lua_State *L)
 {
-    return eject_slot(L, provider_of(L, pl_bind_check_target(L, 1))->slot);
+    pl_try_refuse_key(pl_bind_check_request(L, 1)->current);
+    return 0;
+}
+
+/* pause_key(req, duration_ms) -> whether the key is out for so long; false where there is no other,
+ * and nothing was done */
+static int pause_key(lua_State *L)
+{
+    struct pl_request *self = pl_bind_check_request(L, 1);
+    lua_pushboolean(L, pl_try_pause_key(self->current, pl_bind_check_duration_ms(L, 2)));
+    return 1;
 }
 
 /* restore(target) */
@@ -263,7 +275,8 @@ void pl_bind_health(lua_State *L)
                                          {"load", load},
                                          {"out_until_ms", out_until_ms},
                                          {"eject", eject},
-                                         {"eject_provider", eject_provider},
+                                         {"refuse_key", refuse_key},
+                                         {"pause_key", pause_key},
                                          {"restore", restore},
                                          {"view", view},
                                          {"retry_allowed", retry_allowed},

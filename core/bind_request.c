@@ -245,8 +245,8 @@ static int send_begin(lua_State *L)
     return wait_for(L, self, PL_WAIT_ANSWER, "the answer of an upstream");
 }
 
-/* send_result(req) -> res | nil, class, detail, target, error; `error`, when there is one: what the
- * target said in place of an answer, to be settled. */
+/* send_result(req) -> res | nil, class, detail, target, work, error; `error`, when there is one:
+ * what the target said in place of an answer, to be settled. */
 static int send_result(lua_State *L)
 {
     struct pl_request *self = check(L, 1, REQUEST_CLASS);
@@ -257,10 +257,12 @@ static int send_result(lua_State *L)
     lua_pushstring(L, pl_failure_name(response->failure));
     lua_pushstring(L, response->detail ? response->detail : "");
     pl_bind_push_target(L, self->generation, self->current->target);
+    const struct pl_trail_entry *entry = pl_try_entry(self->current);
+    lua_pushstring(L, pl_work_name(entry ? entry->work : PL_WORK_NOT_SENT));
     if (response->error.len == 0)
-        return 4;
+        return 5;
     push_str(L, response->error);
-    return 5;
+    return 6;
 }
 
 /* settle_error(req, class): tells of which class that error was. */
@@ -272,6 +274,16 @@ static int settle_error(lua_State *L)
     while (failure < PL_FAIL_SERVER_ERROR && strcmp(pl_failure_name(failure), class) != 0)
         failure++;
     pl_request_settle_error(self, failure);
+    return 0;
+}
+
+/* settle_class(req, class): of which class the try at hand is, where the route has its own. */
+static int settle_class(lua_State *L)
+{
+    struct pl_request *self = check(L, 1, REQUEST_CLASS);
+    size_t len;
+    const char *name = luaL_checklstring(L, 2, &len);
+    pl_request_settle_class(self, pl_class_from_name((struct pl_str){name, len}));
     return 0;
 }
 
@@ -459,12 +471,14 @@ static struct pl_gate_options check_gate(lua_State *L, int index)
     lua_getfield(L, index, "on");
     lua_getfield(L, index, "max_bytes");
     lua_getfield(L, index, "check_body");
-    gate.on = (enum pl_gate_on)luaL_checkoption(L, -3, NULL, names);
-    gate.max_bytes = (uint32_t)luaL_checkint(L, -2);
-    gate.check_body = lua_toboolean(L, -1);
+    lua_getfield(L, index, "settles");
     lua_getfield(L, index, "heartbeat_ms");
+    gate.on = (enum pl_gate_on)luaL_checkoption(L, -5, NULL, names);
+    gate.max_bytes = (uint32_t)luaL_checkint(L, -4);
+    gate.check_body = lua_toboolean(L, -3);
+    gate.settles = lua_toboolean(L, -2);
     gate.heartbeat_ms = (uint32_t)luaL_optint(L, -1, 0);
-    lua_pop(L, 4);
+    lua_pop(L, 5);
     return gate;
 }
 
@@ -537,6 +551,7 @@ void pl_bind_request(lua_State *L)
                                          {"send_begin", send_begin},
                                          {"send_result", send_result},
                                          {"settle_error", settle_error},
+                                         {"settle_class", settle_class},
                                          {"relay_begin", relay_begin},
                                          {"relay_result", relay_result},
                                          {"respond", respond},

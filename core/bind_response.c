@@ -3,6 +3,7 @@
  * live until the next send; afterwards its fields raise an error. See bind.h.
  */
 #include "bind.h"
+#include "keys.h"
 #include <lauxlib.h>
 #include <string.h>
 
@@ -64,7 +65,7 @@ void pl_bind_check_response(lua_State *L, int index, struct pl_request *request)
 }
 
 /* Whether any header may say how long to wait: Lua need not ask for each of them by name. */
-static bool has_wait_hint(const struct pl_headers *headers)
+static bool has_header_hint(const struct pl_headers *headers)
 {
     static const struct pl_str starts[] = {
         {"retry-after", 11}, {"x-ms-retry-after", 16}, {"x-ratelimit-reset", 17}};
@@ -77,6 +78,28 @@ static bool has_wait_hint(const struct pl_headers *headers)
         }
     }
     return false;
+}
+
+/* Gemini says it in the body: google.rpc.RetryInfo. */
+static bool has_body_hint(const struct pl_response *self)
+{
+    static const char key[] = "\"retryDelay\"";
+    size_t len = self->held ? evbuffer_get_length(self->held) : 0;
+    if ((self->status != 429 && self->status != 503) || len == 0)
+        return false;
+    struct evbuffer_ptr at = evbuffer_search(self->held, key, sizeof(key) - 1, NULL);
+    return at.pos >= 0;
+}
+
+static bool has_wait_hint(const struct pl_response *self)
+{
+    return has_header_hint(&self->headers) || has_body_hint(self);
+}
+
+static void push_work(lua_State *L, const struct pl_try *try)
+{
+    const struct pl_trail_entry *entry = pl_try_entry(try);
+    entry && entry->work ? lua_pushstring(L, pl_work_name(entry->work)) : lua_pushnil(L);
 }
 
 static int response_index(lua_State *L)
@@ -95,7 +118,9 @@ static int response_index(lua_State *L)
     else if (strcmp(key, "target") == 0)
         pl_bind_push_target(L, request->generation, request->current->target);
     else if (strcmp(key, "has_wait_hint") == 0)
-        lua_pushboolean(L, has_wait_hint(&self->headers));
+        lua_pushboolean(L, has_wait_hint(self));
+    else if (strcmp(key, "work") == 0)
+        push_work(L, request->current);
     else if (strcmp(key, "head_ms") == 0)
         lua_pushinteger(L, self->head_ms);
     else
@@ -182,12 +207,43 @@ static int classed(lua_State *L)
     return 0;
 }
 
+/* last_try() -> which try of the request it was, the index of its target, class, status | nil,
+ * whether that target can be had with another key at once; nothing before the first */
+static int last_try(lua_State *L)
+{
+    const struct pl_request *self = pl_bind_running_request(L);
+    if (self->trail_count == 0)
+        return 0;
+    const struct pl_trail_entry *entry = &self->trail[self->trail_count - 1];
+    lua_pushinteger(L, (lua_Integer)self->trail_count);
+    lua_pushinteger(L, entry->target - self->generation->topology->targets + 1);
+    lua_pushstring(L, pl_class_name(entry->class));
+    entry->status > 0 ? lua_pushinteger(L, entry->status) : lua_pushnil(L);
+    const struct pl_topology *topology = self->generation->topology;
+    lua_pushboolean(L, self->current->key_is_marked &&
+                           pl_keys_any_fit(&topology->providers[entry->target->provider_index],
+                                           topology->health, pl_last_now_ms()));
+    return 5;
+}
+
+/* last_work() -> what became of the work of the last try, when it failed; nil otherwise */
+static int last_work(lua_State *L)
+{
+    const struct pl_request *self = pl_bind_running_request(L);
+    const struct pl_trail_entry *entry = pl_try_entry(self->current);
+    if (!entry && self->trail_count > 0)
+        entry = &self->trail[self->trail_count - 1];
+    if (!entry || entry->work == PL_WORK_NONE)
+        return 0;
+    lua_pushstring(L, pl_work_name(entry->work));
+    return 1;
+}
+
 void pl_bind_response(lua_State *L)
 {
-    static const luaL_Reg functions[] = {{"collect_begin", collect_begin},
-                                         {"collect_result", collect_result},
-                                         {"classed", classed},
-                                         {NULL, NULL}};
+    static const luaL_Reg functions[] = {
+        {"collect_begin", collect_begin}, {"collect_result", collect_result}, {"classed", classed},
+        {"last_try", last_try},           {"last_work", last_work},           {NULL, NULL}};
     luaL_register(L, NULL, functions);
 
     make_class(L, HEADERS_CLASS, read_only);

@@ -46,6 +46,8 @@ static int target_index(lua_State *L)
         lua_pushinteger(L, self->priority);
     else if (strcmp(key, "weight") == 0)
         lua_pushnumber(L, self->weight);
+    else if (strcmp(key, "context_tokens") == 0)
+        self->context_tokens > 0 ? lua_pushnumber(L, self->context_tokens) : lua_pushnil(L);
     else if (strcmp(key, "index") == 0)
         lua_pushinteger(L, self - topology->targets + 1);
     else

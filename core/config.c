@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/random.h>
 
 /* The simulator's: it runs our own code, which may have large bodies to count. */
 static const struct pl_vm_limits simulator_limits = {.memory_bytes = 256u * 1024 * 1024,
@@ -194,6 +195,48 @@ static pl_health_slot take_slot(struct pl_config *self, const char *name,
     return pl_health_slot_for(self->topology.health, slot_key(name, provider), &provider->rules);
 }
 
+/* A key is found again by what it is, whatever its place in the list; the salt keeps what is stored
+ * from telling anything of it. Main thread only, as all that binds. */
+static pl_health_slot take_key_slot(struct pl_config *self, const struct pl_provider *provider,
+                                    const struct pl_key *key)
+{
+    static uint64_t salt;
+    struct pl_health_rules rules = {.base_ejection_ms = provider->rules.base_ejection_ms,
+                                    .max_ejection_ms = provider->rules.max_ejection_ms,
+                                    .jitter_ratio = provider->rules.jitter_ratio,
+                                    .decay_ms = provider->rules.decay_ms,
+                                    .probe_timeout_ms = provider->rules.probe_timeout_ms};
+    /* not pl_random_u64: a played gateway's comes from its seed */
+    while (salt == 0 && getrandom(&salt, sizeof(salt), 0) < 0)
+        continue;
+    char *name =
+        pl_config_format("%s key %016llx %s", provider->name, (unsigned long long)salt, key->value);
+    pl_health_slot slot =
+        pl_health_slot_for(self->topology.health, slot_key(name, provider), &rules);
+    explicit_bzero(name, strlen(name));
+    free(name);
+    return slot;
+}
+
+static bool bind_keys(struct pl_config *self, struct pl_provider *provider)
+{
+    bool complete = true;
+    for (size_t i = 0; i < provider->key_count; i++) {
+        provider->keys[i].slot = take_key_slot(self, provider, &provider->keys[i]);
+        complete = complete && provider->keys[i].slot != PL_HEALTH_NO_SLOT;
+    }
+    return complete;
+}
+
+size_t pl_config_slot_count(const struct pl_config *self)
+{
+    const struct pl_topology *topology = &self->topology;
+    size_t count = topology->provider_count + topology->target_count;
+    for (size_t i = 0; i < topology->provider_count; i++)
+        count += topology->providers[i].key_count;
+    return count;
+}
+
 int pl_config_bind_health(struct pl_config *self, struct pl_health *health, struct pl_gauge *gauge)
 {
     struct pl_topology *topology = &self->topology;
@@ -203,7 +246,7 @@ int pl_config_bind_health(struct pl_config *self, struct pl_health *health, stru
     for (size_t i = 0; i < topology->provider_count; i++) {
         struct pl_provider *provider = &topology->providers[i];
         provider->slot = take_slot(self, provider->name, provider);
-        complete = complete && provider->slot != PL_HEALTH_NO_SLOT;
+        complete = bind_keys(self, provider) && complete && provider->slot != PL_HEALTH_NO_SLOT;
     }
     for (size_t i = 0; i < topology->target_count; i++) {
         struct pl_target *target = &topology->targets[i];
@@ -231,8 +274,12 @@ static void release_health(struct pl_config *self)
     struct pl_topology *topology = &self->topology;
     if (!topology->health)
         return;
-    for (size_t i = 0; i < topology->provider_count; i++)
-        pl_health_release(topology->health, topology->providers[i].slot);
+    for (size_t i = 0; i < topology->provider_count; i++) {
+        const struct pl_provider *provider = &topology->providers[i];
+        pl_health_release(topology->health, provider->slot);
+        for (size_t j = 0; j < provider->key_count; j++)
+            pl_health_release(topology->health, provider->keys[j].slot);
+    }
     for (size_t i = 0; i < topology->target_count; i++)
         pl_health_release(topology->health, topology->targets[i].slot);
 }
@@ -248,8 +295,19 @@ void pl_config_log_warnings(const struct pl_config *self)
 
 /* ---- freeing ---- */
 
+static void free_keys(struct pl_provider *self)
+{
+    for (size_t i = 0; i < self->key_count; i++) {
+        explicit_bzero(self->keys[i].value, strlen(self->keys[i].value));
+        free(self->keys[i].value);
+        free(self->keys[i].shown);
+    }
+    free(self->keys);
+}
+
 static void provider_deinit(struct pl_provider *self)
 {
+    free_keys(self);
     free(self->name);
     free(self->base_path);
     free(self->host_header);

@@ -149,7 +149,9 @@ void pl_config_log_warnings(const struct pl_config *self);
 /** Whether only this machine reaches the address. */
 bool pl_config_is_loopback(const char *address);
 
-/** Gives each provider and target its slot in `health`, and the workers the gauge. Both are
+/** How many slots its providers, their keys and its targets take. */
+size_t pl_config_slot_count(const struct pl_config *self);
+/** Gives each provider, key and target its slot in `health`, and the workers the gauge. Both are
  * borrowed and outlive the configuration. PL_ERR_LIMIT when there are not slots enough. */
 PL_NODISCARD int pl_config_bind_health(struct pl_config *self, struct pl_health *health,
                                        struct pl_gauge *gauge);

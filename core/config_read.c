@@ -11,6 +11,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define WHOLLY_MASKED_BYTES                                                                        \
+    15 /* and shorter: the ends would tell too much; see config/show.lua                           \
+        */
+
 static char *get_string(lua_State *L, int index, const char *key)
 {
     lua_getfield(L, index, key);
@@ -109,16 +113,40 @@ char *pl_config_host_header(const char *host, uint16_t port, bool tls)
     return pl_config_format("%s%s%s:%u", open, host, close, port);
 }
 
-/* As the provider's API wants it: "Authorization: Bearer sk-..", or "x-api-key: sk-..". */
-static int add_key(struct pl_headers *headers, bool is_anthropic, const char *key)
+/* What may be seen of a credential: enough of a long one to tell two apart. */
+static char *show_key(const char *key)
 {
-    if (is_anthropic)
-        return pl_headers_add(headers, PL_STR("x-api-key"), pl_str_of(key));
-    char *value = pl_config_format("Bearer %s", key);
-    int rc = pl_headers_add(headers, PL_STR("Authorization"), pl_str_of(value));
-    explicit_bzero(value, strlen(value));
-    free(value);
-    return rc;
+    size_t len = strlen(key);
+    if (len <= WHOLLY_MASKED_BYTES)
+        return pl_xstrdup("…");
+    char ends[7];
+    memcpy(ends, key, 3);
+    memcpy(ends + 3, key + len - 4, 4);
+    for (size_t i = 0; i < sizeof(ends); i++) {
+        if ((unsigned char)ends[i] < 0x20 || (unsigned char)ends[i] >= 0x7f)
+            ends[i] = '?';
+    }
+    return pl_config_format("%.3s…%.4s", ends, ends + 3);
+}
+
+static bool is_header_value(const char *text)
+{
+    struct pl_headers headers;
+    pl_headers_init(&headers);
+    int rc = pl_headers_add(&headers, PL_STR("x"), pl_str_of(text));
+    if (headers.arena)
+        explicit_bzero(headers.arena, headers.arena_len);
+    pl_headers_deinit(&headers);
+    return rc == PL_OK;
+}
+
+/* As the provider's API wants it: "Authorization: Bearer sk-..", or "x-api-key: sk-..". */
+static void add_key(struct pl_provider *self, const char *key)
+{
+    struct pl_key *added = &self->keys[self->key_count++];
+    bool is_bearer = strcmp(self->key_header, "Authorization") == 0;
+    added->value = pl_config_format(is_bearer ? "Bearer %s" : "%s", key);
+    added->shown = show_key(key);
 }
 
 static bool is_anthropic(lua_State *L, int index)
@@ -129,21 +157,40 @@ static bool is_anthropic(lua_State *L, int index)
     return result;
 }
 
-static void read_credential(lua_State *L, int index, struct pl_provider *self)
+/* `key`, or the list `keys`. */
+static void read_keys(lua_State *L, int index, struct pl_provider *self)
 {
-    char *auth = get_string(L, index, "auth"), *key = get_string(L, index, "key");
-    int rc = PL_OK;
-    self->auth = auth && strcmp(auth, "passthrough") == 0 ? PL_AUTH_PASSTHROUGH : PL_AUTH_NONE;
+    self->key_header = is_anthropic(L, index) ? "x-api-key" : "Authorization";
+    lua_getfield(L, index, "keys");
+    size_t count = lua_istable(L, -1) ? lua_objlen(L, -1) : 0;
+    self->keys = pl_xcalloc(count + 1, sizeof(*self->keys));
+    for (size_t i = 0; i < count; i++) {
+        lua_rawgeti(L, -1, (int)i + 1);
+        add_key(self, lua_tostring(L, -1));
+        lua_pop(L, 1);
+    }
+    lua_pop(L, 1);
+    char *key = get_string(L, index, "key");
     if (key) {
-        self->auth = PL_AUTH_KEY;
-        rc = add_key(&self->headers, is_anthropic(L, index), key);
+        add_key(self, key);
         explicit_bzero(key, strlen(key));
     }
-    free(auth);
     free(key);
-    if (rc != PL_OK)
-        luaL_error(L, "gateway.lua: providers.%s.key: has characters that a header cannot carry",
-                   self->name);
+}
+
+static void read_credential(lua_State *L, int index, struct pl_provider *self)
+{
+    char *auth = get_string(L, index, "auth");
+    self->auth = auth && strcmp(auth, "passthrough") == 0 ? PL_AUTH_PASSTHROUGH : PL_AUTH_NONE;
+    free(auth);
+    read_keys(L, index, self);
+    if (self->key_count > 0)
+        self->auth = PL_AUTH_KEY;
+    for (size_t i = 0; i < self->key_count; i++) {
+        if (!is_header_value(self->keys[i].value))
+            luaL_error(L, "gateway.lua: providers.%s.%s: has characters that a header cannot carry",
+                       self->name, self->key_count > 1 ? "keys" : "key");
+    }
 }
 
 static char *in_directory(const struct pl_config *self, char *path)
@@ -324,6 +371,7 @@ static void read_target(lua_State *L, int index, struct pl_target *self)
         self->model_json = pl_json_encode_string(self->model, strlen(self->model), &len);
     }
     self->priority = (int)get_number(L, index, "priority");
+    self->context_tokens = get_u32(L, index, "context_tokens");
     self->weight = get_number(L, index, "weight");
     pl_config_read_headers(L, index, "set_headers", &self->set_headers);
     self->remove_headers = read_strings(L, index, "remove_headers");
@@ -345,11 +393,15 @@ static void read_route(lua_State *L, int index, struct pl_topology *topology)
     struct pl_target *targets = &topology->targets[lua_tointeger(L, -1) - 1];
     int best = count > 0 ? targets[0].priority : 0;
     lua_pop(L, 2);
+    lua_getfield(L, index, "retry");
+    bool sends_once = lua_istable(L, -1) && !get_boolean(L, lua_gettop(L), "uncertain");
+    lua_pop(L, 1);
     for (size_t i = 0; i < count; i++)
         best = PL_MIN(best, targets[i].priority);
     for (size_t i = 0; i < count; i++) {
         targets[i].route = get_string(L, index, "name");
         targets[i].is_fallback = targets[i].priority > best;
+        targets[i].sends_once = sends_once;
     }
 }
 

@@ -176,6 +176,9 @@ static void build_head(struct pl_try *self, const struct pl_target *target, size
     put_client_headers(self, target, provider);
     put_headers(self, &provider->headers);
     put_defaults(self, target, &provider->defaults);
+    if (self->so_far.key > 0)
+        put_header(self, pl_str_of(provider->key_header),
+                   pl_str_of(provider->keys[self->so_far.key - 1].value));
     put_headers(self, &target->set_headers);
     if (self->request->generation->topology->traces)
         put_trace(self);
@@ -325,7 +328,8 @@ int pl_try_build(struct pl_try *self, size_t *out_count)
     return PL_OK;
 }
 
-/* Passed-through credentials of different clients must not share a connection. */
+/* Passed-through credentials of different clients must not share a connection. A provider's own
+ * keys do: each request carries the one that it is sent with, and none is bound to a connection. */
 uint64_t pl_request_credential_tag(const struct pl_request *self,
                                    const struct pl_provider *provider)
 {

@@ -265,6 +265,14 @@ static struct pl_str unwrap(struct pl_str value)
     return wraps ? first : value;
 }
 
+/* Bedrock: {"throttlingException": {"message": ...}}, or the name of the event. */
+static bool is_exception(struct pl_str name)
+{
+    static const char end[] = "Exception";
+    size_t len = sizeof(end) - 1;
+    return name.len > len && memcmp(name.data + name.len - len, end, len) == 0;
+}
+
 /* What forms are told by. */
 struct top {
     struct pl_str error, type, choices; /* empty where there is none */
@@ -277,7 +285,7 @@ static struct top read_top(struct pl_str object)
     struct pl_str key, value;
     pl_json_walk_init(&walk, object);
     while (pl_json_walk_next(&walk, &key, &value)) {
-        if (pl_str_equal(key, PL_STR("error")))
+        if (pl_str_equal(key, PL_STR("error")) || (is_exception(key) && is_object(value)))
             top.error = value;
         else if (pl_str_equal(key, PL_STR("type")))
             top.type = pl_json_string_bytes(value);
@@ -310,7 +318,7 @@ enum pl_gate_verdict pl_gate_judge_event(struct pl_gate_seen *seen, struct pl_st
                                          struct pl_str data)
 {
     struct pl_str text = trim(data);
-    if (pl_str_equal(name, PL_STR("error")))
+    if (pl_str_equal(name, PL_STR("error")) || is_exception(name))
         return PL_GATE_ERROR;
     if (pl_str_equal(name, PL_STR("ping")) || text.len == 0)
         return PL_GATE_WAIT;

@@ -195,6 +195,9 @@ static void test_messages(void **state)
         {TYPED("message_delta", ",\"delta\":{\"stop_reason\":\"refusal\"}"), MEANINGFUL},
         {TYPED("message_stop", ""), EMPTY},
         {TYPED("error", ",\"error\":{\"type\":\"overloaded_error\"}"), ERROR},
+        {"{\"throttlingException\":{\"message\":\"Too many requests\"}}", ERROR},
+        {"{\"Exception\":{\"message\":\"m\"}}", MEANINGFUL},
+        {"{\"throttlingException\":\"a word\"}", MEANINGFUL},
         {TYPED("something_new", ""), MEANINGFUL},
     };
     CHECK_EVENTS(samples);

@@ -15,10 +15,12 @@ struct pl_generation *pl_generation_new(const struct pl_vm_limits *limits,
 {
     struct pl_generation *self = pl_xcalloc(1, sizeof(*self));
     self->topology = topology;
+    self->key_turns = pl_xcalloc(topology->provider_count + 1, sizeof(*self->key_turns));
     self->entry_ref = self->targets_ref = LUA_NOREF;
     self->vm = pl_bind_vm_new(limits, self);
     if (self->vm)
         return self;
+    free(self->key_turns);
     free(self);
     return NULL;
 }
@@ -36,7 +38,8 @@ void pl_generation_open(struct pl_generation *self, struct pl_runtime *runtime,
 
 /* ---- warm connections ---- */
 
-/* The same place, under the same name, with the same credentials. */
+/* The same place, under the same name, with the same headers. Keys do not matter: each request
+ * carries its own, and a connection is bound to none of them. */
 static bool is_same_provider(const struct pl_provider *a, const struct pl_provider *b)
 {
     if (strcmp(a->name, b->name) != 0 || !pl_endpoint_equal(&a->endpoint, &b->endpoint) ||
@@ -132,5 +135,6 @@ void pl_generation_free(struct pl_generation *self)
     assert(self->request_count == 0);
     free_pools(self);
     pl_vm_free(self->vm);
+    free(self->key_turns);
     free(self);
 }

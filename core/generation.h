@@ -31,6 +31,7 @@ struct pl_generation {
     int entry_ref;          /* registry: function(pointer) that runs the handler */
     int targets_ref;        /* registry: array of target objects */
     struct pl_pool **pools; /* by provider index; NULL until open */
+    uint32_t *key_turns;    /* by provider index: whose turn it is, of its keys */
     size_t request_count;   /* that pin it */
     bool retired;           /* gets no new requests; closed with its last one */
     uint64_t end_at_ms;     /* when retired: its last requests are ended then */

@@ -330,6 +330,8 @@ static cell *count_attempt(const struct counter *self, const struct pl_record_at
 {
     cell *target = cells_of(self, PL_METRICS_TARGET, word_of(attempt->target, OTHER), NONE);
     add(&target[PL_METRICS_TARGET_CLASSES + attempt->class], 1);
+    if (attempt->work != PL_WORK_NONE)
+        add(&target[PL_METRICS_TARGET_WORKS + attempt->work], 1);
     add(&target[PL_METRICS_TARGET_STATUSES + status_class(attempt->status)], 1);
     if (attempt->total_ms != PL_UNKNOWN_MS)
         observe(&target[PL_METRICS_TARGET_DURATION], &pl_metrics_durations, attempt->total_ms);

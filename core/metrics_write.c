@@ -80,6 +80,19 @@ static void write_attempts(struct pl_metrics_text *out, const uint64_t *cells)
     }
 }
 
+static void write_attempt_work(struct pl_metrics_text *out, const uint64_t *cells)
+{
+    size_t key_len = out->labels_len;
+    for (int work = PL_WORK_NONE + 1; work < PL_WORK_COUNT; work++) {
+        uint64_t count = cells[PL_METRICS_TARGET_WORKS + work];
+        if (count == 0)
+            continue;
+        pl_metrics_text_relabel(out, key_len);
+        pl_metrics_text_label(out, "work", pl_work_name((enum pl_work)work));
+        pl_metrics_text_count(out, count);
+    }
+}
+
 static void write_attempt_statuses(struct pl_metrics_text *out, const uint64_t *cells)
 {
     size_t key_len = out->labels_len;
@@ -194,6 +207,12 @@ static const struct {
      PL_METRICS_TARGET,
      {"target", NULL},
      write_attempts},
+    {"attempt_work_total",
+     "counter",
+     "Tries that failed, by what had become of the work: whether the target may bill it.",
+     PL_METRICS_TARGET,
+     {"target", NULL},
+     write_attempt_work},
     {"attempt_responses_total",
      "counter",
      "Tries, by the status that the target answered with.",

@@ -252,6 +252,9 @@ static void put_try(struct pl_otlp_text *self, const struct pl_record *record, s
         PL_OTLP_INT(self, "http.request.resend_count", (int64_t)index);
     PL_OTLP_INT(self, "http.response.body.size", size_of(attempt->body_bytes));
     PL_OTLP_TEXT(self, "perilune.class", pl_class_name(attempt->class));
+    if (attempt->key > 0)
+        PL_OTLP_INT(self, "perilune.key", attempt->key);
+    PL_OTLP_TEXT(self, "perilune.work", attempt->work ? pl_work_name(attempt->work) : NULL);
     PL_OTLP_TRUE(self, "perilune.connection.reused", attempt->reused);
     PL_OTLP_TRUE(self, "perilune.hedge", attempt->is_hedge);
     if (attempt->class == PL_CLASS_HEDGE_LOST) {

@@ -3,6 +3,7 @@
  */
 #include "probe.h"
 #include "attempt.h"
+#include "keys.h"
 #include "log.h"
 #include "pool.h"
 #include <event2/event_struct.h>
@@ -18,8 +19,9 @@ struct check {
     struct pl_pool *pool;
     struct pl_attempt *attempt; /* NULL between two checks */
     struct event timer;
-    char *head; /* the request, made once */
-    struct iovec piece;
+    char *head; /* of the request, made once, without its credential and its end */
+    struct iovec pieces[6];
+    size_t piece_count;
     int status;          /* of the answer, 0 before its head */
     uint32_t good_count; /* in a row */
 };
@@ -53,7 +55,6 @@ static char *make_head(const struct pl_provider *provider)
     }
     if (strcmp(rules->method, "POST") == 0)
         fputs("Content-Length: 0\r\n", out);
-    fputs("\r\n", out);
     if (fclose(out) != 0)
         abort();
     return head;
@@ -150,6 +151,26 @@ static void on_done(struct pl_attempt *attempt, enum pl_failure failure, void *a
     arm(self, false);
 }
 
+/* The head, the credential of this check, the end. Any key that is accepted will do. */
+static void lay_out(struct check *self)
+{
+    static char colon[] = ": ", end[] = "\r\n\r\n";
+    const struct pl_provider *provider = self->provider;
+    size_t count = 0;
+    self->pieces[count++] = (struct iovec){self->head, strlen(self->head)};
+    if (provider->key_count > 0) {
+        size_t key = pl_keys_pick(provider, self->topology->health, 0, pl_now_ms());
+        const char *value = provider->keys[key].value;
+        self->pieces[count++] =
+            (struct iovec){(char *)provider->key_header, strlen(provider->key_header)};
+        self->pieces[count++] = (struct iovec){colon, 2};
+        self->pieces[count++] = (struct iovec){(char *)value, strlen(value)};
+        self->pieces[count++] = (struct iovec){end, 2};
+    }
+    self->pieces[count++] = (struct iovec){end, 2};
+    self->piece_count = count;
+}
+
 static void on_timer(evutil_socket_t fd, short what, void *arg)
 {
     static const struct pl_attempt_ops ops = {
@@ -158,8 +179,9 @@ static void on_timer(evutil_socket_t fd, short what, void *arg)
     (void)what;
     struct check *self = arg;
     uint32_t timeout_ms = self->provider->check.timeout_ms;
-    struct pl_attempt_request request = {.pieces = &self->piece,
-                                         .piece_count = 1,
+    lay_out(self);
+    struct pl_attempt_request request = {.pieces = self->pieces,
+                                         .piece_count = self->piece_count,
                                          .is_head =
                                              strcmp(self->provider->check.method, "HEAD") == 0};
     struct pl_attempt_limits limits = {
@@ -177,7 +199,6 @@ static void check_init(struct check *self, struct event_base *base, struct pl_re
     self->provider = provider;
     self->pool = pl_pool_new(base, resolver, &provider->endpoint);
     self->head = make_head(provider);
-    self->piece = (struct iovec){self->head, strlen(self->head)};
     event_assign(&self->timer, base, -1, 0, on_timer, self);
     arm(self, true);
 }
@@ -212,11 +233,22 @@ struct pl_prober *pl_prober_new(struct event_base *base, struct pl_resolver *res
     return self;
 }
 
+static bool has_same_keys(const struct pl_provider *a, const struct pl_provider *b)
+{
+    if (a->key_count != b->key_count)
+        return false;
+    for (size_t i = 0; i < a->key_count; i++) {
+        if (strcmp(a->keys[i].value, b->keys[i].value) != 0)
+            return false;
+    }
+    return true;
+}
+
 static bool is_same_check(const struct check *a, const struct check *b)
 {
     const struct pl_active_check *ours = &a->provider->check, *theirs = &b->provider->check;
     return a->provider->slot == b->provider->slot && ours->interval_ms == theirs->interval_ms &&
-           strcmp(a->head, b->head) == 0;
+           strcmp(a->head, b->head) == 0 && has_same_keys(a->provider, b->provider);
 }
 
 /* When it is due stays; the wait that it begins with is for those that are new. */

@@ -55,6 +55,19 @@ static const struct {
     {529, PL_CLASS_OVERLOADED},
 };
 
+static const char *const WORK_NAMES[] = {
+    [PL_WORK_NONE] = "",
+    [PL_WORK_NOT_SENT] = "not_sent",
+    [PL_WORK_REFUSED] = "refused",
+    [PL_WORK_UNCERTAIN] = "uncertain",
+    [PL_WORK_PARTLY_GENERATED] = "partly_generated",
+};
+
+const char *pl_work_name(enum pl_work work)
+{
+    return WORK_NAMES[work];
+}
+
 const char *pl_end_name(enum pl_end end)
 {
     return END_NAMES[end];

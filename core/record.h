@@ -65,6 +65,18 @@ enum pl_class pl_class_from_name(struct pl_str name);
 /** What a status says by itself, without the answer's body. */
 enum pl_class pl_class_of_status(int status);
 
+/** What had become of the work when a try failed: whether the upstream may bill it. */
+enum pl_work {
+    PL_WORK_NONE,             /* it did not fail */
+    PL_WORK_NOT_SENT,         /* nothing of the request was written */
+    PL_WORK_REFUSED,          /* a complete error was the answer */
+    PL_WORK_UNCERTAIN,        /* sent, and no answer, a broken one, or one without content */
+    PL_WORK_PARTLY_GENERATED, /* a part of the content had come */
+    PL_WORK_COUNT,            /* how many there are; none itself */
+};
+/** "not_sent", "refused", ...; "" for NONE. */
+const char *pl_work_name(enum pl_work work);
+
 /** What came of hedging: each time a policy could have asked a second target. */
 enum pl_hedge {
     PL_HEDGE_FIRST,     /* both were asked, the first one answered */
@@ -106,6 +118,8 @@ struct pl_record_attempt {
     uint32_t total_ms;       /* the end of the body, or of the try otherwise */
     uint64_t body_bytes;     /* of the answer, as the upstream sent it */
     bool reused;             /* over a kept connection */
+    enum pl_work work;       /* NONE of a good one */
+    uint8_t key;             /* of the provider's keys it had this one, from 1 on; 0: no choice */
     bool is_hedge;           /* the second of two at once */
     /* of one whose answer was dropped for that of the other; the record has those of the answer
        that served */

@@ -278,7 +278,10 @@ static void put_attempt(struct pl_record_text *self, const struct pl_record_atte
     JSON_NUMBER(self, "status", attempt->status > 0, attempt->status);
     PUT(self, ",\"class\":\"");
     put_text(self, pl_class_name(attempt->class));
-    PUT(self, "\",\"start_ms\":");
+    PUT(self, "\"");
+    JSON_NUMBER(self, "key", attempt->key > 0, attempt->key);
+    JSON_TEXT(self, "work", attempt->work ? pl_work_name(attempt->work) : NULL);
+    PUT(self, ",\"start_ms\":");
     put_number(self, attempt->start_ms);
     JSON_MS(self, "wait_ms", attempt->wait_ms);
     JSON_MS(self, "connect_ms", attempt->connect_ms);

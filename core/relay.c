@@ -346,6 +346,7 @@ static void end_relay(struct pl_request *self, enum pl_failure failure)
     struct pl_trail_entry *entry = pl_try_entry(self->current);
     entry->failure = failure;
     entry->class = pl_request_class_of(failure);
+    pl_try_note_cut(self->current);
     if (response->is_sse)
         write_error_event(self, failure);
     self->broken = true;

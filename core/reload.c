@@ -325,9 +325,7 @@ struct pl_reload *pl_reload_new(struct event_base *base, const char *directory,
 
 static void make_health(struct pl_reload *self, struct pl_config *config)
 {
-    const struct pl_topology *topology = &config->topology;
-    size_t need = topology->provider_count + topology->target_count;
-    uint32_t slot_count = PL_MAX(SLOTS_MIN_COUNT, (uint32_t)need * 4);
+    uint32_t slot_count = PL_MAX(SLOTS_MIN_COUNT, (uint32_t)pl_config_slot_count(config) * 4);
     self->health = pl_health_new(slot_count);
     self->gauge = pl_gauge_new(slot_count);
     if (pl_config_bind_health(config, self->health, self->gauge) != PL_OK)

@@ -64,6 +64,7 @@ struct pl_gate_options {
     uint32_t max_bytes;    /* held without a verdict, then it is passed on; 0: PL_HELD_MAX_BYTES */
     bool check_body;       /* a good answer that does not stream is judged by its body */
     uint32_t heartbeat_ms; /* how often a client that waits for a stream is told so; 0: never */
+    bool settles;          /* the route has classes of its own: health waits until Lua has told */
 };
 
 enum pl_body_kind { PL_BODY_NONE, PL_BODY_JSON, PL_BODY_MULTIPART, PL_BODY_OPAQUE };
@@ -256,6 +257,11 @@ void pl_request_expire_answer(struct pl_request *self);
  * the try. Does nothing when there is no error that waits for it.
  */
 void pl_request_settle_error(struct pl_request *self, enum pl_failure failure);
+/**
+ * The class of the try at hand, where the route settles them: only now the target's health hears of
+ * it. Does nothing when it was settled already.
+ */
+void pl_request_settle_class(struct pl_request *self, enum pl_class class);
 /** Reads the answer's body whole; true when it is there already, else wait for PL_WAIT_BODY. */
 bool pl_request_collect(struct pl_request *self);
 
@@ -297,6 +303,8 @@ void pl_request_forget_notes(struct pl_request *self);
 void pl_request_refused(const struct pl_refusal *refusal, void *runtime);
 /** The outcome class of a failure, which is not NONE. */
 enum pl_class pl_request_class_of(enum pl_failure failure);
+/** The failure of that name, of a class from RATE_LIMITED on. */
+enum pl_failure pl_request_failure_of(enum pl_class class);
 
 /* ---- request_trace.c ---- */
 

@@ -127,6 +127,11 @@ enum pl_class pl_request_class_of(enum pl_failure failure)
     return (enum pl_class)(PL_CLASS_DNS + (failure - PL_FAIL_DNS));
 }
 
+enum pl_failure pl_request_failure_of(enum pl_class class)
+{
+    return (enum pl_failure)(PL_FAIL_DNS + (class - PL_CLASS_DNS));
+}
+
 static enum pl_end end_of(const struct pl_request *self)
 {
     if (self->killed)
@@ -161,6 +166,8 @@ static void fill_attempt(struct pl_record_attempt *out, const struct pl_trail_en
         .total_ms = entry->total_ms,
         .body_bytes = entry->body_bytes,
         .reused = entry->reused,
+        .work = entry->work,
+        .key = provider->key_count > 1 ? entry->key : 0,
         .is_hedge = entry->is_hedge,
         .input_tokens = entry->input_tokens,
         .output_tokens = entry->output_tokens,

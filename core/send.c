@@ -2,6 +2,7 @@
  * Send: one try of a request, see request.h. Starts it, and keeps the answer until the policy has
  * judged it; each try's outcome goes to the health of its target.
  */
+#include "keys.h"
 #include "log.h"
 #include "request.h"
 #include <assert.h>
@@ -45,6 +46,34 @@ struct pl_trail_entry *pl_try_entry(const struct pl_try *self)
     return self->trail_index == PL_NO_TRAIL_ENTRY ? NULL : &self->request->trail[self->trail_index];
 }
 
+/* 502 and 504 come from between: who says so does not know what its own upstream did. */
+static enum pl_work work_of_status(int status)
+{
+    if (status < 300 || status == 304)
+        return PL_WORK_NONE;
+    return status == 502 || status == 504 ? PL_WORK_UNCERTAIN : PL_WORK_REFUSED;
+}
+
+/* Of a good answer that broke off. What is gated has not said anything yet. */
+static enum pl_work work_of_cut(const struct pl_try *self)
+{
+    bool has_begun = self->response.status > 0 && self->response.status < 300 &&
+                     self->so_far.body_bytes > 0 && self->response.intake != PL_INTAKE_GATED;
+    return has_begun ? PL_WORK_PARTLY_GENERATED : PL_WORK_UNCERTAIN;
+}
+
+static enum pl_work work_of_failure(const struct pl_try *self, enum pl_failure failure)
+{
+    if (failure >= PL_FAIL_RATE_LIMITED && failure <= PL_FAIL_SERVER_ERROR)
+        return PL_WORK_REFUSED; /* an error in place of an answer */
+    if (!self->so_far.sent)
+        return PL_WORK_NOT_SENT;
+    /* these say that it had no content, however much has come */
+    if (failure == PL_FAIL_EMPTY || failure == PL_FAIL_MALFORMED)
+        return PL_WORK_UNCERTAIN;
+    return work_of_cut(self);
+}
+
 /* Writes the try down as ended with that status or failure. */
 static struct pl_trail_entry *add_trail(struct pl_try *self, int status, enum pl_failure failure)
 {
@@ -61,6 +90,7 @@ static struct pl_trail_entry *add_trail(struct pl_try *self, int status, enum pl
     entry->failure = failure;
     entry->class =
         failure != PL_FAIL_NONE ? pl_request_class_of(failure) : pl_class_of_status(status);
+    entry->work = failure != PL_FAIL_NONE ? work_of_failure(self, failure) : work_of_status(status);
     entry->start_ms = (uint32_t)(self->start_ms - request->start_ms);
     entry->duration_ms = entry->total_ms = (uint32_t)(pl_last_now_ms() - self->start_ms);
     return entry;
@@ -72,12 +102,20 @@ static void ask_attempt(struct pl_try *self)
     const struct pl_attempt_stats *stats = transport_of(self)->stats(self->attempt);
     struct pl_trail_entry *so_far = &self->so_far;
     so_far->reused = stats->reused;
+    so_far->sent = stats->request_sent;
     so_far->connect_ms = stats->reused || !stats->request_sent ? PL_UNKNOWN_MS : stats->connect_ms;
     so_far->body_bytes = stats->body_bytes;
 }
 
+void pl_try_note_cut(struct pl_try *self)
+{
+    struct pl_trail_entry *entry = pl_try_entry(self);
+    if (entry->work == PL_WORK_NONE)
+        entry->work = entry->sent ? work_of_cut(self) : PL_WORK_NOT_SENT;
+}
+
 /* It is over, some time after it was judged. */
-static void close_trail(struct pl_try *self)
+static void close_trail(struct pl_try *self, bool is_whole)
 {
     if (!self->trail_is_open)
         return;
@@ -85,6 +123,8 @@ static void close_trail(struct pl_try *self)
     entry->total_ms = (uint32_t)(pl_last_now_ms() - self->start_ms);
     entry->body_bytes = self->so_far.body_bytes;
     self->trail_is_open = false;
+    if (!is_whole)
+        pl_try_note_cut(self);
 }
 
 void pl_try_abandon(struct pl_try *self, enum pl_class class)
@@ -128,7 +168,7 @@ void pl_try_cancel(struct pl_try *self)
         transport_of(self)->cancel(self->attempt);
         pl_timer_stop(&self->gate_timer);
     }
-    close_trail(self);
+    close_trail(self, false);
     self->attempt = NULL;
     self->paused = false;
 }
@@ -141,7 +181,7 @@ void pl_try_drop(struct pl_try *self)
     free(self->stream_options);
     self->stream_options = NULL;
     self->trail_index = PL_NO_TRAIL_ENTRY;
-    self->is_judged = false;
+    self->is_judged = self->key_is_marked = self->is_unsettled = false;
 }
 
 void pl_request_drop_answer(struct pl_request *self)
@@ -178,8 +218,11 @@ static void end_without_answer(struct pl_try *self, enum pl_failure failure, con
 static void end_as_failed(struct pl_try *self, enum pl_failure failure, const char *detail)
 {
     (void)add_trail(self, 0, failure);
-    pl_try_report_failure(self, failure);
-    pl_try_leave(self);
+    self->is_unsettled = self->request->gate.settles && failure != PL_FAIL_TIMEOUT_DEADLINE;
+    if (!self->is_unsettled) {
+        pl_try_report_failure(self, failure);
+        pl_try_leave(self);
+    }
     end_without_answer(self, failure, detail);
 }
 
@@ -195,6 +238,32 @@ static void fail(struct pl_try *self, enum pl_failure failure, const char *detai
 {
     end_as_failed(self, failure, detail);
     judged(self);
+}
+
+static uint32_t first_token_ms(const struct pl_try *self)
+{
+    return self->response.is_sse ? pl_try_entry(self)->duration_ms : self->response.head_ms;
+}
+
+static void leave_at_end(struct pl_try *self)
+{
+    if (!self->attempt)
+        pl_try_leave(self);
+}
+
+void pl_request_settle_class(struct pl_request *self, enum pl_class class)
+{
+    struct pl_try *try = self->current;
+    struct pl_trail_entry *entry = pl_try_entry(try);
+    if (!try->is_unsettled || !entry)
+        return;
+    try->is_unsettled = false;
+    if (entry->status > 0 && (class == PL_CLASS_OK || class == pl_class_of_status(entry->status)))
+        pl_try_report_status(try, class == PL_CLASS_OK ? 200 : entry->status, first_token_ms(try));
+    else
+        pl_try_report_class(try, class, entry->status > 0);
+    entry->class = class;
+    leave_at_end(try);
 }
 
 /* There is an answer to judge. */
@@ -214,10 +283,11 @@ static void have_answer(struct pl_try *self)
     self->trail_is_open = self->attempt != NULL;
     if (response->is_sse)
         entry->first_token_ms = entry->duration_ms;
-    pl_try_report_status(self, response->status,
-                         response->is_sse ? entry->duration_ms : response->head_ms);
-    if (!self->attempt)
-        pl_try_leave(self);
+    self->is_unsettled = self->request->gate.settles;
+    if (!self->is_unsettled) {
+        pl_try_report_status(self, response->status, first_token_ms(self));
+        leave_at_end(self);
+    }
     judged(self);
 }
 
@@ -536,7 +606,7 @@ static void on_done(struct pl_attempt *attempt, enum pl_failure failure, void *a
     /* it is the attempt's, which is there until this returns */
     const char *detail = failure != PL_FAIL_NONE ? transport_of(self)->stats(attempt)->detail : "";
     ask_attempt(self);
-    close_trail(self);
+    close_trail(self, failure == PL_FAIL_NONE);
     self->attempt = NULL;
     if (!response->live) {
         fail(self, failure, detail);
@@ -566,12 +636,23 @@ static void on_done(struct pl_attempt *attempt, enum pl_failure failure, void *a
         have_answer(self);
         return;
     }
-    pl_try_leave(self);
+    if (!self->is_unsettled)
+        pl_try_leave(self);
     wake_for_body(self);
 }
 
 static const struct pl_attempt_ops attempt_ops = {
     .on_head = on_head, .on_body = on_body, .on_done = on_done};
+
+/* That of the place, or, when even force got none, the one whose turn it is. */
+static size_t key_index(const struct pl_try *self, const struct pl_provider *provider)
+{
+    const struct pl_generation *generation = self->request->generation;
+    if (self->place.of)
+        return self->place.key_index;
+    return pl_keys_pick(provider, generation->topology->health,
+                        generation->key_turns[self->target->provider_index], pl_last_now_ms());
+}
 
 int pl_try_start(struct pl_try *self, const struct pl_target *target)
 {
@@ -580,6 +661,7 @@ int pl_try_start(struct pl_try *self, const struct pl_target *target)
     const struct pl_provider *provider = &generation->topology->providers[target->provider_index];
     struct pl_attempt_request wanted = {
         .is_head = pl_str_equal(pl_exchange_method(request->exchange), PL_STR("HEAD")),
+        .sends_once = target->sends_once,
         .credential_tag = pl_request_credential_tag(request, provider)};
     if (request->trail_count >= PL_TRAIL_MAX)
         return PL_ERR_LIMIT;
@@ -592,8 +674,9 @@ int pl_try_start(struct pl_try *self, const struct pl_target *target)
     self->target = target;
     self->start_ms = pl_last_now_ms();
     self->trail_index = PL_NO_TRAIL_ENTRY;
-    self->is_judged = false;
+    self->is_judged = self->key_is_marked = self->is_unsettled = false;
     self->so_far = (struct pl_trail_entry){
+        .key = provider->key_count > 0 ? (uint8_t)(key_index(self, provider) + 1) : 0,
         .span_id = generation->topology->traces ? pl_trace_new_span_id() : 0,
         .connect_ms = PL_UNKNOWN_MS,
         .head_ms = PL_UNKNOWN_MS,

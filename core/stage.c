@@ -57,8 +57,7 @@ bool pl_stage_is_running(const struct pl_stage *self)
 
 static void make_health(struct pl_stage *self)
 {
-    const struct pl_topology *topology = &self->config->topology;
-    uint32_t slot_count = (uint32_t)(topology->provider_count + topology->target_count + 1);
+    uint32_t slot_count = (uint32_t)pl_config_slot_count(self->config) + 1;
     self->health = pl_health_new(slot_count);
     self->gauge = pl_gauge_new(slot_count);
     if (pl_config_bind_health(self->config, self->health, self->gauge) != PL_OK)

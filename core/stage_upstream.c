@@ -192,7 +192,7 @@ static void ask(struct play *self)
     self->answer = stage->ops.on_call(&self->call, stage->arg);
     self->call.pieces = NULL;
     self->state = STATE_HEAD;
-    self->stats.request_sent = true;
+    self->stats.request_sent = !is_connecting(self);
     self->step_us = UINT64_MAX;
     if (self->answer && !self->answer->hangs)
         self->step_us = later(self->start_us, self->answer->head_after_us);

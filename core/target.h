@@ -16,7 +16,7 @@
 
 enum pl_auth {
     PL_AUTH_NONE,        /* no credential is sent */
-    PL_AUTH_KEY,         /* Authorization: Bearer <key> */
+    PL_AUTH_KEY,         /* one of the provider's keys */
     PL_AUTH_PASSTHROUGH, /* the client's own credential headers */
 };
 
@@ -32,6 +32,15 @@ struct pl_active_check {
     bool readmits; /* a good streak ends a passive ejection, too */
 };
 
+#define PL_KEYS_MAX 16
+
+/** One of a provider's credentials. */
+struct pl_key {
+    char *value;         /* of the header: "Bearer ...", or the key alone */
+    char *shown;         /* "sk-…4f2a": what may be seen of it */
+    pl_health_slot slot; /* is it accepted? see keys.h */
+};
+
 struct pl_provider {
     char *name;
     struct pl_endpoint endpoint;
@@ -39,7 +48,10 @@ struct pl_provider {
     bool stream_usage; /* streams are asked for their token counts, whatever clients ask */
     char *host_header; /* "api.example.com" or "127.0.0.1:8000" */
     enum pl_auth auth;
-    struct pl_headers headers;  /* always sent, the credential of PL_AUTH_KEY included */
+    struct pl_key *keys; /* of PL_AUTH_KEY, otherwise none */
+    size_t key_count;
+    const char *key_header;     /* that they are sent in: "Authorization", "x-api-key" */
+    struct pl_headers headers;  /* always sent */
     struct pl_headers defaults; /* sent where neither the client nor the target has them */
     struct pl_health_rules rules;
     pl_health_slot slot; /* is it reached at all? see admit.c */
@@ -54,6 +66,7 @@ struct pl_target {
     char *route;      /* that it is a target of; those of one route lie together */
     int priority;
     bool is_fallback; /* the route has targets of a better priority */
+    bool sends_once;  /* the route does not repeat work that may have been done */
     double weight;
     struct pl_headers set_headers;
     char **remove_headers;      /* lower case, NULL-terminated */
@@ -61,9 +74,10 @@ struct pl_target {
     size_t edit_count;
     struct pl_attempt_limits limits;
     pl_health_slot slot;
-    uint32_t max_in_flight; /* 0: no limit */
-    uint32_t queue_count;   /* may wait for a place, all workers together */
-    uint32_t queue_ms;      /* for so long */
+    uint32_t max_in_flight;  /* 0: no limit */
+    uint32_t queue_count;    /* may wait for a place, all workers together */
+    uint32_t queue_ms;       /* for so long */
+    uint32_t context_tokens; /* how long a request may be, its answer included; 0: not known */
 };
 
 /** What requests are routed over: one per configuration, shared by all workers, never changed. */

@@ -369,7 +369,7 @@ static void test_large_bodies(void **state)
                                    {large_body + 100, 0},
                                    {large_body + 100, LARGE_BYTES - 200},
                                    {large_body + LARGE_BYTES - 100, 100}};
-    struct pl_attempt_request request = {pieces, PL_COUNT(pieces), false, 1};
+    struct pl_attempt_request request = {pieces, PL_COUNT(pieces), false, 1, false};
     struct record record = {0};
     record_start(&record, &secure.net, &request, &PATIENT);
     run_until_count(secure.net.base, &record.done, 1);

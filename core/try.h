@@ -63,6 +63,9 @@ struct pl_trail_entry {
     uint32_t total_ms;
     uint64_t body_bytes;
     bool reused;
+    bool sent;   /* something of the request */
+    uint8_t key; /* of its provider's keys it had this one, from 1 on; 0: none */
+    enum pl_work work;
     char *detail;     /* why it failed, for people; NULL: nothing to say. Owned. */
     bool is_hedge;    /* asked while another was still at work */
     uint64_t span_id; /* 0: none */
@@ -92,8 +95,9 @@ struct pl_response {
 
 /** A place at a target: reserved by admit, taken over by the next send to it. */
 struct pl_place {
-    const struct pl_target *of; /* NULL: none */
-    struct pl_health_ticket target, provider;
+    const struct pl_target *of;                    /* NULL: none */
+    struct pl_health_ticket target, provider, key; /* key: of no slot where there are none */
+    size_t key_index;
     bool good; /* a good answer has begun; how it ends is the outcome */
     bool reported;
 };
@@ -123,6 +127,8 @@ struct pl_try {
     bool timer_cuts;              /* what the timer runs for is answer_by_ms ... */
     bool cut;                     /* ... and it has come */
     bool reads_usage;
+    bool is_unsettled;        /* its health has not heard of it: see pl_request_settle_class */
+    bool key_is_marked;       /* what came of it took its key out */
     bool hides_usage;         /* the answer's usage event is ours: the client does not get it */
     bool hidden_ends_in_cr;   /* an LF that comes next belongs to it */
     char *stream_options;     /* what is sent in place of the client's, which asks for no usage, or
@@ -148,6 +154,8 @@ void pl_try_drop(struct pl_try *self);
 void pl_try_abandon(struct pl_try *self, enum pl_class class);
 /** Ends it as failed, without waking the policy. It must not have been judged. */
 void pl_try_fail_quietly(struct pl_try *self, enum pl_failure failure, const char *detail);
+/** Its answer, good at first, was not whole: for its entry in the trail. */
+void pl_try_note_cut(struct pl_try *self);
 /** Its entry in the trail, until the trail grows; NULL: it has none yet. */
 struct pl_trail_entry *pl_try_entry(const struct pl_try *self);
 /** Keeps bytes of the answer that cannot be passed on yet. */
@@ -172,6 +180,14 @@ void pl_try_leave(struct pl_try *self);
  * only when it has had the time that the route thinks is a chance. */
 void pl_try_report_status(struct pl_try *self, int status, uint32_t first_token_ms);
 void pl_try_report_failure(struct pl_try *self, enum pl_failure failure);
+/** The same of an answer, or a failure, that is of another class than it says itself. */
+void pl_try_report_class(struct pl_try *self, enum pl_class class, bool answered);
+
+/** Its key was refused: out for a while, for all requests. Nothing without a key. */
+void pl_try_refuse_key(struct pl_try *self);
+/** The upstream wants to hear no more of its key for so long. Returns false, and does nothing, when
+ *  its provider has no other key: then that is said of the target. */
+bool pl_try_pause_key(struct pl_try *self, uint64_t duration_ms);
 
 /* ---- forward.c ---- */
 

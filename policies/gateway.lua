@@ -220,9 +220,11 @@ return {
           --cap = "1h",                      -- 1ms to 24h; never longer than this
         --},
 
-        -- Statuses that say our key is refused, 400 to 499. They eject the whole provider. Only
-        -- with key: a client's own credential says nothing about the provider. Default: none.
-        --auth = { 401, 402, 403 },
+        -- A key of ours that is refused is out, and with the last one the whole provider. That is
+        -- a 401, and what names the credential in its code, such as "invalid_api_key". Here are
+        -- further statuses, 400 to 499, that mean it; auth = false: no key is ever out. A client's
+        -- own credential says nothing about the provider.
+        --auth = { 402, 403 },
 
         -- A judgement of your own: what gives true ejects at once. It sees what send gives to
         -- policies (res), and nothing else: env, secret and file are for this file's own run.
@@ -255,6 +257,14 @@ return {
           --readmits = true,                 -- true or false; also from what the rules above did
         --},
       --},
+    --},
+
+    -- Several keys of one provider.
+    --pooled = {
+      --url = "https://api.example.net/v1",
+      -- 1 to 16: requests take them in turn. One that is refused, or told to wait, is passed over
+      -- for a while, and the request goes on with another one. Not together with key.
+      --keys = { secret "POOLED_KEY_A", secret "POOLED_KEY_B" },
     --},
 
     -- Clients bring their own credential, which is handed on as it is. Not together with key.
@@ -326,6 +336,9 @@ return {
           --model = "llama-3.3-70b",         -- asked for; default: what the client asks for
           --priority = 0,                    -- 0 to 1000; lower ones are tried first
           --weight = 1,                      -- >= 0; share of the requests within its priority
+          --context_tokens = 131072,         -- 1 to 1000000000; how long a request may be. When it
+                                             -- is too long for one target, those with no more
+                                             -- room are not asked
           -- Changes to the headers sent, at most 64 each. The gateway sets Host, Content-Length and
           -- the like itself.
           --headers = {
@@ -386,6 +399,16 @@ return {
         -- "rate_limited", "overloaded" or "timeout_head", and the groups "connect", "reset" and
         -- "timeout". Default: the list in the policy's file. An empty list: nothing does.
         --on = { 429, 500, 502, 503, 504, "connect", "reset", "timeout" },
+        -- What to do about some outcomes, whatever the list says, at most 64: "again" (the same
+        -- target once more after a wait, then the next), "next", "give_up".
+        --reactions = {
+          --["overloaded"] = "again",        -- again, next, give_up
+          --[409] = "next",
+        --},
+        -- Whether a request is sent once more whose work may have been done, and billed: after it
+        -- was sent, and no answer or a broken one came; after a part of the answer has come.
+        --uncertain = true,                  -- true or false
+        --partly_generated = true,           -- true or false
         -- Waits between tries, only when no other target is free: random, up to base, then up to
         -- twice that, and so on.
         --backoff = {
@@ -399,6 +422,23 @@ return {
           --percent = 20,                    -- 0 to 100; of the requests that are open
           --min = 3,                         -- 0 to 10000; but always so many
         --},
+      --},
+
+      -- Other names for what comes of a try; all that follows goes by them: health, retries, log,
+      -- metrics, policies. ok, rate_limited, auth, billing, model_not_found, context_length,
+      -- content_filter, client_fault, overloaded and server_error can be given. The first one that
+      -- has a say decides.
+      --classes = {
+        -- A judgement of your own: a class, or nil. res and err are what send gives to policies.
+        --decide = function(res, err, class)
+          --if res and res.headers["x-shed"] then return "overloaded" end
+        --end,
+        -- Codes and types of errors, without case, at most 64.
+        --code = { ["insufficient_quota"] = "rate_limited" },
+        -- Statuses from 200 to 599, at most 64.
+        --status = { [418] = "overloaded" },
+        -- Classes, at most 64.
+        --class = { ["timeout_head"] = "overloaded" },
       --},
 
       --deadline = "10m",                    -- 1ms to 24h; for the whole request

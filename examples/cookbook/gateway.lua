@@ -18,6 +18,12 @@ return {
       url = env("OWN_URL", "http://127.0.0.1:8001/v1"),
       timeouts = { head = "60s", first_token = "20s" },
     },
+    -- One account with two keys, which take turns: while one is refused, or has reached its limit,
+    -- the other serves.
+    pooled = {
+      url = env("POOLED_URL", "http://127.0.0.1:8003/v1"),
+      keys = { env("POOLED_KEY_A", "key-a"), env("POOLED_KEY_B", "key-b") },
+    },
     -- A second pair of them.
     spare = { url = env("SPARE_URL", "http://127.0.0.1:8002/v1") },
   },
@@ -56,13 +62,15 @@ return {
       },
     },
 
-    -- Too long for the small model, as it says itself: the large one. All other errors are final.
+    -- Too long for the small model, as it says itself: the large one, but not another small one.
+    -- All other errors are final.
     {
       name = "window",
       match = { model = "reader" },
       targets = {
-        { provider = "own", model = "small", priority = 0 },
-        { provider = "hosted", model = "large", priority = 1 },
+        { provider = "own", model = "small", priority = 0, context_tokens = 8192 },
+        { provider = "spare", model = "small", priority = 1, context_tokens = 8192 },
+        { provider = "hosted", model = "large", priority = 2, context_tokens = 131072 },
       },
       retry = { on = { "context_length" } },
     },
@@ -80,6 +88,25 @@ return {
       deadline_header = "x-request-timeout-ms",
       reserve = "3s",
       gate = { heartbeat = "5s" },
+    },
+
+    -- Keys: requests take turns with both keys of the account.
+    {
+      name = "keys",
+      match = { model = "pooled" },
+      targets = { { provider = "pooled", model = "large" } },
+    },
+
+    -- Paid once: what may have been served, and billed, is not asked for again; the client gets the
+    -- error and decides. What was refused, or never sent, goes on to the next.
+    {
+      name = "paid_once",
+      match = { model = "costly" },
+      targets = {
+        { provider = "hosted", model = "large", priority = 0 },
+        { provider = "pooled", model = "large", priority = 1 },
+      },
+      retry = { uncertain = false, partly_generated = false },
     },
 
     -- Canary: one request in a hundred goes to the new model, always those of the same users. When

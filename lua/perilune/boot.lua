@@ -7,6 +7,7 @@
 local cjson = require "cjson.safe"
 local classify = require("perilune.classify").classify
 local classify_error = require("perilune.classify").classify_error
+local classes = require "perilune.classes"
 local completion = require "perilune.completion"
 local config = require "perilune.config"
 local config_parts = require "perilune.config.parts"
@@ -52,15 +53,25 @@ local request = native.request_methods
 --- What the configuration says of answers before a policy sees them, see perilune.health; nil when
 -- it says nothing.
 local after_send
+--- The classes that routes have of their own, see perilune.classes; nil when none has any.
+local own_classes
 
 --- Tells the core of which class an error is that came in place of an answer.
--- @treturn string class
--- @treturn number status that it would have had
--- @treturn ?string what it says
-local function settle(req, text)
-  local class, status, message = classify_error((decode(text)))
-  native.settle_error(req, class)
-  return class, status, message
+-- @param req
+-- @tparam table err the failure, to which class, status and detail are added
+-- @tparam string text what came
+local function settle(req, err, text)
+  local decoded = decode(text)
+  local class, status, message = classify_error(decoded)
+  err.class, err.status, err.detail = class, status, message or err.detail
+  native.settle_error(req, own_classes and own_classes.judge(req, nil, err, decoded) or class)
+  if after_send then after_send(req, nil, err) end
+end
+
+--- Of which class the outcome is where the route has a word in it; the core waits for that.
+local function settle_own_class(req, res, err)
+  local class = own_classes.judge(req, res, err)
+  if class then native.settle_class(req, class) end
 end
 
 --- Heeds the options of the try that comes next: how soon its answer must begin.
@@ -80,14 +91,20 @@ end
 
 --- What the try at hand has brought, which can be judged.
 local function take_answer(req)
-  local res, class, detail, failed_target, said = native.send_result(req)
+  local res, class, detail, failed_target, work, said = native.send_result(req)
   if res then
     if after_send then after_send(req, res) end
+    if own_classes then settle_own_class(req, res, nil) end
     return res
   end
-  local status, message
-  if said then class, status, message = settle(req, said) end
-  return nil, { class = class, detail = message or detail, target = failed_target, status = status }
+  local err = { class = class, detail = detail, target = failed_target, work = work,
+    status = nil } -- an error under status 200 has one, see `settle`
+  if said then
+    settle(req, err, said)
+  elseif own_classes then
+    settle_own_class(req, nil, err)
+  end
+  return nil, err
 end
 
 native.take_answer = take_answer -- for perilune.hedge
@@ -397,12 +414,16 @@ function boot.gateway(sources, helpers)
   local loaded = load_config(sources, watched, secrets)
   local targets = native.targets()
   after_send = health.new { config = loaded, targets = targets, native = native }
+  own_classes = classes.new(loaded, native)
+  native.classify = own_classes and own_classes.classify
   local handle, _, problem = gateway.new {
     config = loaded,
     policies = load_policies(loaded, sources, secrets),
     targets = targets,
     candidates = require("perilune").candidates,
+    classify = native.classify,
     now_wall_ms = native.now_wall_ms,
+    last_work = native.last_work,
   }
   if not handle then error(CONFIG_FILE .. ": " .. problem, 0) end
   return entry(handle)

@@ -26,15 +26,23 @@
 -- Retry-After. An answer 429 or 503 that names a time (perilune.retry_after) keeps its target out
 -- of this request until then, while any other target may be given; this holds without health, too,
 -- and in panic. When all are kept out, the earliest is waited for, and for no less than the
--- back-off.
+-- back-off. A target that has asked for a few seconds is waited for rather than that an ejected one
+-- is used.
+--
+-- The last try. One that was too long for its target (class context_length) keeps this target out
+-- of this request for good, and with it all that are known to have no more room (`context_tokens`
+-- of both); where the route's reactions say "again", its target is given once more before all
+-- others, after a back-off; and at once when it was refused for the key that it was sent with, and
+-- its provider has another one. The class is the one that gw.classify has told the core.
 --
 -- Reserve. With `retry.reserve_ms` the core is told with each target how much of the time is for
 -- others (perilune.candidates.reserve): the next try has so much less to begin its answer.
 --
 -- End. After `retry.attempts` targets; when the retry budget is used up, as any target after the
--- first counts as a retry (as in Envoy); when what is left of the deadline, after a wait that may
--- be due, is too little for a try; or when another try would begin later than `retry.within_ms`
--- after the request. Then the policy still holds the last answer and can relay
+-- first counts as a retry (as in Envoy); when the work of the last try must not be asked for once
+-- more (retry.allows); when what is left of the deadline, after a wait that may be due, is too
+-- little for a try; or when another try would begin later than `retry.within_ms` after the
+-- request. Then the policy still holds the last answer and can relay
 -- it. Where it may hold none, because nothing could be given, the core is told why
 -- (native.give_up). The first target is given whatever the deadline says. A route without targets
 -- gives none.
@@ -70,6 +78,7 @@ local function look(state, plan)
   if plan.is_limited then fitness.spare(state, plan) end
   local target, due = round.look(state, plan)
   if target or due or not fitness.all_are_out(state, plan) then return target, due end
+  if fitness.is_ready_soon(state, plan) then return nil end
   if plan.panic == "fail" then return nil, nil, true end
   states.look_again(state)
   state.panic = true
@@ -105,6 +114,24 @@ local function search(state, plan)
   end
 end
 
+--- Gives the last target once more, when that is due and it can be had.
+local function repeat_last(state, plan)
+  local slot = state.again_slot
+  if not slot then return nil end
+  local deps, target = plan.deps, plan.targets[slot]
+  state.again_slot = nil
+  states.look_again(state)
+  if not fitness.is_fit(state, slot, deps, target) then return nil end
+  if state.ready_ms and not fitness.is_ready(state, slot, states.now_ms(state, deps)) then
+    return nil
+  end
+  if state.again_rests and not waiting.wait(state, deps, waiting.backoff_ms(state, plan)) then
+    return nil
+  end
+  if not deps.admit(target, false) then return nil end
+  return states.record_again(state, plan, slot)
+end
+
 --- Any step but a plain first one.
 local function advance(state, plan)
   if state.given_count >= plan.attempts then return nil end
@@ -114,7 +141,7 @@ local function advance(state, plan)
     if not waiting.is_in_time(state) then return nil end
     if budget and not plan.deps.retry_allowed(budget.ratio, budget.min_count) then return nil end
   end
-  local target = search(state, plan)
+  local target = repeat_last(state, plan) or search(state, plan)
   waiting.leave_queue(state, plan)
   if state.queue_until_ms then state.queue_until_ms = nil end
   return target
@@ -136,6 +163,7 @@ end
 local function follow(walk, plan)
   local slot, deps, budget = walk.last_slot + 1, plan.deps, plan.budget
   if slot > plan.count or slot > plan.attempts or states.asks_to_wait(walk.req) then return nil end
+  if not states.is_plain(plan) then return nil end
   if not waiting.is_in_time(walk) then return nil end
   if budget and not deps.retry_allowed(budget.ratio, budget.min_count) then return nil end
   local target = plan.targets[slot]
@@ -166,6 +194,10 @@ end
 
 --- A walk is { route, req, last_slot, state }: last_slot as long as there is no state.
 local function next_target(walk, plan)
+  if not plan.allows() then
+    if walk.last_slot == 0 and not walk.state then plan.deps.give_up("work_uncertain") end
+    return nil
+  end
   if not walk.state then
     if plan.count == 0 then return nil end
     local target = plain_step(walk, plan)
@@ -187,6 +219,8 @@ end
 --  * now_ms(), now_wall_ms(), random() -> [0, 1), sleep_ms(ms), current() -> req
 --  * is_fit(target), admit(target, forced) -> true | nil, "out" | "busy", load(target),
 --    out_until_ms(target) -> time or nil, retry_allowed(ratio, min_count)
+--  * last_try() -> which try of the request it was, target.index, class, status, and whether its
+--    target can be had with another key at once; nothing when there was none
 --  * queue_limits(target) -> places, ms; queue_enter(target, places) -> boolean;
 --    queue_leave(target); give_up(code, retry_after_ms or nil)
 --  * keep_ms(ms): how much of the time the next try must leave for others

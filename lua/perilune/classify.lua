@@ -4,13 +4,15 @@
 --
 --     2xx, 304     ok (304 answers a condition that the client itself set)
 --     other < 400  server_error: redirects are not followed, so the target did not serve
---     401          auth
+--     401          auth, or model_not_found when a code in the body says that only the model is
+--                  out of the key's reach
 --     402          billing
---     403          auth, unless a code in the body says otherwise
+--     403          auth, unless the body says otherwise
 --     404          model_not_found or client_fault, see below
 --     408          server_error: the target gave up on itself, no limit of ours has run out
 --     413          context_length: too large for this target, another may take it
---     429          rate_limited, or billing when the code says that the money has run out
+--     429          rate_limited; billing when the code says that the money has run out, overloaded
+--                  when it says that the model is still being loaded
 --     503, 529     overloaded
 --     other 5xx    server_error
 --     other 4xx    client_fault, unless the body says otherwise
@@ -72,6 +74,8 @@ local CODE_CLASS = {
   unrecognizedclientexception = "auth", -- AWS
   expiredtokenexception = "auth", -- AWS, with 400
   invalidsignatureexception = "auth", -- AWS
+  key_model_access_denied = "model_not_found", -- LiteLLM, with 401
+  team_model_access_denied = "model_not_found", -- LiteLLM, with 401
   model_not_found = "model_not_found", -- OpenAI, with 404, and 403 for a project without access
   deploymentnotfound = "model_not_found", -- Azure
   resourcenotfoundexception = "model_not_found", -- Bedrock
@@ -88,6 +92,14 @@ local CODE_CLASS = {
   servicequotaexceededexception = "rate_limited", -- Bedrock, with 400
   overloaded_error = "overloaded", -- Anthropic
   modelerrorexception = "server_error", -- Bedrock, with 424
+  modelstreamerrorexception = "server_error", -- Bedrock, with 424
+  modelnotreadyexception = "overloaded", -- Bedrock, with 429: it is being loaded
+}
+
+-- The members of Bedrock's streams that stand for an error.
+local EXCEPTIONS = {
+  internalServerException = true, modelStreamErrorException = true, modelTimeoutException = true,
+  serviceUnavailableException = true, throttlingException = true, validationException = true,
 }
 
 -- What errors under status 200 are called: where there is a status, it says as much by itself.
@@ -105,6 +117,11 @@ local EVENT_CODE_CLASS = {
   unavailable = "overloaded", -- Gemini
   service_unavailable = "overloaded",
   server_error = "server_error", -- OpenAI
+  internalserverexception = "server_error", -- Bedrock
+  modeltimeoutexception = "server_error", -- Bedrock
+  serviceunavailableexception = "overloaded", -- Bedrock
+  internal = "server_error", -- Gemini
+  deadline_exceeded = "server_error", -- Gemini
   internal_error = "server_error",
   internal_server_error = "server_error",
   api_error = "server_error", -- Anthropic
@@ -114,6 +131,8 @@ local EVENT_CODE_CLASS = {
 local FAULT_CODES = {
   invalid_request_error = true, -- OpenAI, Anthropic
   invalid_argument = true, -- Gemini
+  failed_precondition = true, -- Gemini
+  validationexception = true, -- Bedrock
   badrequesterror = true, -- vLLM
 }
 -- The status that an error under 200 would have had, for lists of triggers by status.
@@ -145,6 +164,8 @@ local FILTER_MESSAGES = {
   "content management policy", -- Azure
   "violating our usage policy", -- OpenAI
   "rejected as a result of our safety system", -- OpenAI images
+  "content filtering policy", -- Anthropic, of what it would have said
+  "flagged as potentially violating", -- OpenAI reasoning models
 }
 local BILLING_MESSAGES = {
   "credit balance is too low", -- Anthropic, with 400
@@ -152,10 +173,12 @@ local BILLING_MESSAGES = {
 local AUTH_MESSAGES = {
   "api key not valid", -- Gemini, with 400
   "api key expired", -- Gemini, with 400
+  "make sure your api key is valid", -- Bedrock, with 403
 }
 local BAD_MODEL_MESSAGES = {
   "model identifier is invalid", -- Bedrock, with 400
   "is not a valid model", -- OpenRouter, with 400
+  "have access to the model", -- Bedrock, with 403
 }
 local MESSAGE_MAX_BYTES = 4096
 local DETAILS_MAX = 8
@@ -174,6 +197,12 @@ local function error_parts(res)
   if body.error == nil and type(body[1]) == "table" then body = body[1] end -- Gemini: an array
   local inner = body.error
   if type(inner) == "table" then return inner, body end
+  if inner == nil then
+    for name in pairs(EXCEPTIONS) do -- Bedrock: {"throttlingException": {"message": ...}}
+      local thrown = body[name]
+      if type(thrown) == "table" then return { code = name, message = thrown.message }, body end
+    end
+  end
   if type(inner) == "string" then return { message = inner }, body end -- Ollama, TGI
   return body, body -- vLLM before 0.10 and Bedrock have no wrapper
 end
@@ -253,14 +282,34 @@ local function classify_by_code(res, otherwise, wanted)
   return otherwise
 end
 
+--- The credential, unless the error says that it is about the model.
+local function classify_403(res)
+  local inner, body = error_parts(res)
+  local class = inner and class_of_codes(res, inner, body)
+  if class then return class end
+  if inner and find_any(message_of(inner), BAD_MODEL_MESSAGES) then return "model_not_found" end
+  return "auth"
+end
+
+local NOT_A_LIMIT = { billing = true, overloaded = true }
+
+--- A limit, unless the money has run out, or the model is not there yet.
+local function classify_429(res)
+  local inner, body = error_parts(res)
+  local class = inner and class_of_codes(res, inner, body)
+    or class_of_code(res.headers["x-amzn-errortype"])
+  return NOT_A_LIMIT[class] and class or "rate_limited"
+end
+
 local FIXED = {
-  [304] = "ok", [401] = "auth", [402] = "billing", [408] = "server_error",
+  [304] = "ok", [402] = "billing", [408] = "server_error",
   [413] = "context_length", [503] = "overloaded", [529] = "overloaded",
 }
 local BY_BODY = {
-  [403] = function(res) return classify_by_code(res, "auth") end,
+  [401] = function(res) return classify_by_code(res, "auth", "model_not_found") end,
+  [403] = classify_403,
   [404] = classify_404,
-  [429] = function(res) return classify_by_code(res, "rate_limited", "billing") end,
+  [429] = classify_429,
   [500] = function(res) return classify_by_code(res, "server_error", "overloaded") end,
 }
 
@@ -317,6 +366,46 @@ local function classify_error(decoded)
   return class, status or STATUS_OF_CLASS[class], message
 end
 
+local function add_code(list, code)
+  if type(code) ~= "string" or code == "" then return end
+  list[#list + 1] = (code:lower():gsub("^.*#", ""):gsub(":.*$", ""))
+end
+
+--- What an error calls itself: codes, types and the like, lower case, the most specific first.
+-- @param[opt] res an answer from status 400 on
+-- @tparam[opt] table said instead of it, what came in place of an answer, decoded
+-- @treturn {string,...}
+local function codes_of(res, said)
+  local list = {}
+  if type(said) == "table" and type(said.response) == "table" then said = said.response end
+  local inner, body = error_parts(res or { json = function() return said end })
+  if inner then
+    local nested, details = inner.innererror, inner.details
+    add_code(list, type(nested) == "table" and nested.code)
+    for position = 1, type(details) == "table" and DETAILS_MAX or 0 do
+      add_code(list, type(details[position]) == "table" and details[position].reason)
+    end
+    for _, key in ipairs { "code", "type", "status" } do add_code(list, inner[key]) end
+    if inner == body then add_code(list, body.__type) end
+  end
+  if res then add_code(list, res.headers["x-amzn-errortype"]) end
+  return list
+end
+
+--- Whether an answer says that the credential itself is not accepted: not for this model, or for
+-- this request, but at all. A client must not be able to bring that about.
+-- @param res the answer
+-- @treturn boolean
+local function refuses_key(res)
+  local status = res.status
+  if status == 401 then return classify_status(res, status) == "auth" end
+  if status ~= 400 and status ~= 403 then return false end
+  local inner, body = error_parts(res)
+  if not inner then return class_of_code(res.headers["x-amzn-errortype"]) == "auth" end
+  return (class_of_codes(res, inner, body) or find_any(message_of(inner), AUTH_MESSAGES) and "auth")
+    == "auth"
+end
+
 --- The class of what `req:send` returned.
 -- A failure's own class passes through. Neither answer nor failure (no try was made) is "empty".
 -- @param[opt] res the answer, when there is one
@@ -337,6 +426,7 @@ local function classify(res, err)
 end
 
 return {
-  classify = classify, classify_error = classify_error, CLASSES = CLASSES,
-  CLASS_NAMES = CLASS_NAMES, GROUPS = GROUPS,
+  classify = classify, classify_error = classify_error, refuses_key = refuses_key,
+  codes_of = codes_of,
+  CLASSES = CLASSES, CLASS_NAMES = CLASS_NAMES, GROUPS = GROUPS,
 }

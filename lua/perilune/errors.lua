@@ -143,10 +143,11 @@ local GIVEN_UP = {
   queue_full = "All targets of this route are busy, and the queue is full",
   queue_timeout = "All targets of this route stayed busy",
   all_ejected = "All targets of this route are out of service for now",
+  work_uncertain = "An earlier try may have been served; the request is not sent again",
 }
 
 --- For a request that no target could take.
--- @tparam string code "queue_full", "queue_timeout" or "all_ejected"
+-- @tparam string code "queue_full", "queue_timeout", "all_ejected" or "work_uncertain"
 -- @treturn number status 503
 -- @treturn string code
 -- @treturn string message

@@ -123,6 +123,7 @@ local function dry_deps(native, request, run)
     end,
     queue_leave = function() end,
     keep_ms = function() end,
+    last_try = function() end,
     give_up = function(code, retry_after_ms)
       run.ended = run.ended or code
       run.retry_after_ms = retry_after_ms

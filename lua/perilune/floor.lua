@@ -12,8 +12,10 @@ local floor = {}
 --- Makes the floor policy of a route, once per route.
 -- @tparam table route the route object that policies get
 -- @tparam function candidates as of perilune.candidates
+-- @tparam[opt] function classify instead of perilune.classify's
 -- @treturn function policy(req), which may yield
-function floor.new(route, candidates)
+function floor.new(route, candidates, classify_outcome)
+  classify_outcome = classify_outcome or classify.classify
   local plain -- with the plan that candidates keeps for it; most routes never need it
 
   return function(req)
@@ -22,7 +24,7 @@ function floor.new(route, candidates)
     local res, err
     for target in candidates(plain) do
       res, err = req:send(target)
-      local class, status = classify.classify(res, err)
+      local class, status = classify_outcome(res, err)
       if not route.retry:wants(class, status) then break end
     end
     return req:relay(res, err)

@@ -118,12 +118,12 @@ end
 
 --- The read-only route object that policies get. `targets` is a new array at every access, so that
 -- a policy may sort or cut its own.
-local function make_route(entry, all_targets)
+local function make_route(entry, all_targets, last_work)
   local targets = {}
   for position, index in ipairs(entry.targets) do targets[position] = all_targets[index] end
   local fields = {
     name = entry.name, policy = entry.policy or DEFAULT_POLICY, deadline_ms = entry.deadline_ms,
-    retry = retry.new(entry.retry or {}), panic = entry.panic,
+    retry = retry.new(entry.retry or {}, last_work), panic = entry.panic,
     balance = entry.balance and frozen.view("perilune.route.balance", entry.balance),
     max_ejection_ratio = entry.max_ejection_ratio,
     hedge = entry.hedge and frozen.view("perilune.route.hedge", entry.hedge) or false,
@@ -149,9 +149,9 @@ local function gate_of(entry)
   local gate = entry.gate or {}
   local on, max_bytes = gate.on or "content", gate.max_bytes or GATE_MAX_BYTES
   local is_usual = on == "content" and max_bytes == GATE_MAX_BYTES and not gate.heartbeat_ms
-  if is_usual and not entry.check_body then return nil end
+  if is_usual and not entry.check_body and not entry.classes then return nil end
   return { on = on, max_bytes = max_bytes, check_body = entry.check_body,
-    heartbeat_ms = gate.heartbeat_ms }
+    heartbeat_ms = gate.heartbeat_ms, settles = entry.classes ~= nil }
 end
 
 --- How long a try without an answer must have lasted to say something about its target, see
@@ -173,14 +173,15 @@ end
 local function make_served(deps)
   local served = {}
   for position, entry in ipairs(deps.config.routes) do
-    local object = make_route(entry, deps.targets)
+    local object = make_route(entry, deps.targets, deps.last_work)
     local policy = deps.policies[object.policy]
     if type(policy) ~= "function" then
       return nil, "unknown_policy",
         ("route \"%s\": there is no policy \"%s\""):format(entry.name, object.policy)
     end
     served[position] = { name = entry.name, deadline_ms = entry.deadline_ms, object = object,
-      policy = policy, policy_name = object.policy, floor = floor.new(object, deps.candidates),
+      policy = policy, policy_name = object.policy,
+      floor = floor.new(object, deps.candidates, deps.classify),
       refuses_floor = entry.on_policy_error == "fail", gate = gate_of(entry),
       chance_ms = chance_ms_of(entry), deadline_headers = entry.deadline_headers,
       deadline_text = deadline_text_of(entry),
@@ -205,6 +206,8 @@ end
 --  * policies: name -> function(req, route)
 --  * candidates(route): as policies have it, for the floor policy
 --  * now_wall_ms(): for the `created` of models
+--  * last_work(): see perilune.retry; may be absent
+--  * classify(res, err): where routes have classes of their own; may be absent
 --
 -- @treturn[1] function handle(req, serves_floor), which may yield; serves_floor: its policy has
 -- failed, and the floor policy is to serve the request

@@ -75,7 +75,9 @@ function hedge.plan(options)
   return plan
 end
 
-local function is_taken(req, plan)
+--- Two at once are work that is done twice: not where the route forbids that.
+local function is_taken(req, plan, route)
+  if route.retry and route.retry.uncertain == false then return false end
   return plan.takes_path[req.path] and req.method == "POST"
 end
 
@@ -198,7 +200,7 @@ function hedge.new(deps)
     local options = route.hedge
     local plan = options and plan_of(plans, options, options)
       or delay and plan_of(own_plans, route, {}) -- only the policy speaks of hedging
-    if not plan or not is_taken(req, plan) then return req:send(target) end
+    if not plan or not is_taken(req, plan, route) then return req:send(target) end
     earn(req, plan, deps.native)
     local delay_ms = delay_ms_of(delay or plan.delay, plan, target, req, deps.native)
     if not delay_ms then return req:send(target) end

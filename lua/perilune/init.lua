@@ -41,6 +41,7 @@ local function candidates_deps(native)
     out_until_ms = native.out_until_ms, retry_allowed = native.retry_allowed,
     queue_limits = native.queue_limits, queue_enter = native.queue_enter,
     queue_leave = native.queue_leave, give_up = native.give_up, keep_ms = native.keep_ms,
+    last_try = native.last_try,
   }
 end
 
@@ -49,8 +50,9 @@ end
 local function make_classify(native)
   local tell = native.classed
   if not tell then return classify.classify end
+  local classify_outcome = native.classify or classify.classify -- a route's own, see boot.lua
   return function(res, err)
-    local class, status = classify.classify(res, err)
+    local class, status = classify_outcome(res, err)
     if status and class ~= "ok" then tell(class) end
     return class, status
   end

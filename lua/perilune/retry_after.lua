@@ -1,4 +1,4 @@
---- How long a provider asks to be left alone, from the headers of its answer.
+--- How long a provider asks to be left alone, from its answer's headers, or its body.
 --
 -- The first header that holds a usable value wins:
 --
@@ -7,6 +7,9 @@
 --  3. x-ratelimit-reset: whole seconds; from 30 days on it is a Unix time, which must lie ahead
 --  4. the smallest of x-ratelimit-reset-requests, -tokens, -requests-day, -tokens-minute, each a Go
 --     duration ("2m30s") or a bare number of seconds ("11.1")
+--
+-- Where no header does, the body of a 429 or 503 may, as Gemini's: an error detail of the type
+-- google.rpc.RetryInfo with retryDelay = "34.07s".
 --
 -- A value that cannot be used ("120s", "", a date in the past) counts as absent. Pure.
 
@@ -17,6 +20,8 @@ local retry_after = {}
 local U64_MAX = 18446744073709551615
 local EPOCH_FROM_S = 30 * 24 * 3600
 local VALUE_MAX_BYTES = 64
+local DETAILS_MAX = 8
+local IN_BODY = { [429] = true, [503] = true }
 
 local MONTHS = {
   Jan = 1, Feb = 2, Mar = 3, Apr = 4, May = 5, Jun = 6, Jul = 7, Aug = 8, Sep = 9, Oct = 10,
@@ -135,14 +140,33 @@ function retry_after.parse(headers, now_wall_ms)
   return wait_ms or smallest_reset(headers)
 end
 
---- The same for an answer, with one look at it when no header can say anything.
--- @param res `.headers`, and `.has_wait_hint`: false when none of the headers above is there, nil
--- when that is not known
+--- The delay that an error names in its details.
+-- @param body decoded; of any shape
+-- @treturn ?number milliseconds
+function retry_after.in_body(body)
+  if type(body) == "table" and body.error == nil then body = body[1] end -- Gemini: an array
+  local inner = type(body) == "table" and body.error
+  local details = type(inner) == "table" and inner.details
+  for position = 1, type(details) == "table" and DETAILS_MAX or 0 do
+    local detail = details[position]
+    local delay = type(detail) == "table" and detail.retryDelay
+    if type(delay) == "string" and #delay <= VALUE_MAX_BYTES then
+      return retry_after.go_duration_ms(delay)
+    end
+  end
+  return nil
+end
+
+--- The same for an answer, with one look at it when it cannot say anything.
+-- @param res `.status`, `.headers`, `:json()`, and `.has_wait_hint`: false when none of the headers
+-- above is there, nor a delay in the body; nil when that is not known
 -- @tparam function now_wall_ms asked only when there is a header to read
 -- @treturn ?number milliseconds from now
 function retry_after.of(res, now_wall_ms)
   if res.has_wait_hint == false then return nil end
-  return retry_after.parse(res.headers, now_wall_ms())
+  local wait_ms = retry_after.parse(res.headers, now_wall_ms())
+  if wait_ms or not IN_BODY[res.status] then return wait_ms end
+  return retry_after.in_body((res:json()))
 end
 
 return retry_after

@@ -14,8 +14,8 @@ local LAYERS = {
   -- The two halves do not know each other: the network half has no Lua, the script half no sockets.
   { name = "script", files = { "vm", "coroutine" }, beside = true },
   { name = "network", files = { "server", "exchange", "reply", "listen", "attempt", "transport",
-    "timer", "dial", "pool", "tls", "resolve", "target", "probe", "sink", "spans", "exporter",
-    "access_log" } },
+    "timer", "dial", "pool", "tls", "resolve", "target", "keys", "probe", "sink", "spans",
+    "exporter", "access_log" } },
   { name = "pure", files = { "json", "sse", "headers", "http1", "guard", "multipart",
     "health", "gauge", "metrics", "bundle", "usage", "figures", "charges", "trial", "strikes",
     "pattern", "record", "recent", "gate", "trace", "otlp", "redact",

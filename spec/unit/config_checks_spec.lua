@@ -14,7 +14,7 @@ describe("config.load, refusing", function()
       { "top", 'listen = { adress = "x" },',
         '2: listen.adress: unknown key: did you mean "address"?' },
       { "primary", "quota = {}", "4: providers.primary.quota: unknown key: known here: api, url, "
-        .. "key, auth, headers, tls, connections, stream_usage, timeouts, health" },
+        .. "key, keys, auth, headers, tls, connections, stream_usage, timeouts, health" },
       { "primary", 'timeouts = { first_tokn = "1s" }',
         '4: providers.primary.timeouts.first_tokn: unknown key: did you mean "first_token"?' },
       { "route", "retry = { attemps = 2 },",
@@ -22,9 +22,10 @@ describe("config.load, refusing", function()
       { "first", "wieght = 5",
         '11: routes[1].targets[1].wieght: unknown key: did you mean "weight"?' },
       { "first", '["strange key"] = 5', '11: routes[1].targets[1]["strange key"]: unknown key: '
-        .. "known here: provider, model, priority, weight, headers, body, timeouts, limits" },
+        .. "known here: provider, model, priority, weight, context_tokens, headers, body, "
+        .. "timeouts, limits" },
       { "first", '"m"', "11: routes[1].targets[1][1]: unknown key: known here: provider, model, "
-        .. "priority, weight, headers, body, timeouts, limits" },
+        .. "priority, weight, context_tokens, headers, body, timeouts, limits" },
     }
   end)
 
@@ -176,11 +177,22 @@ describe("config.load, refusing", function()
         "4: providers.primary.key: must not hold CR, LF or other control characters" },
       { "primary", 'key = ""', "4: providers.primary.key: must not be empty" },
       { "primary", 'key = "sk", headers = { Authorization = "x" }',
-        "4: providers.primary.headers.Authorization: cannot be set together with key or auth" },
+        "4: providers.primary.headers.Authorization: cannot be set together with key, keys or "
+        .. "auth" },
+      { "primary", 'key = "sk", keys = { "a" }', "4: providers.primary.keys: cannot be given "
+        .. "together with key: write all of them here" },
+      { "primary", 'keys = { "a" }, auth = "passthrough"', '4: providers.primary.auth: cannot be '
+        .. '"passthrough" together with keys: upstreams get one credential or the other' },
+      { "primary", 'keys = { "sk-1", "sk-1" }',
+        "4: providers.primary.keys[2]: is in the list already" },
+      { "primary", "keys = {}", "4: providers.primary.keys: must not be empty" },
+      { "primary", 'keys = { "" }', "4: providers.primary.keys[1]: must not be empty" },
       { "primary", 'auth = "passthrough", headers = { authorization = "x" }',
-        "4: providers.primary.headers.authorization: cannot be set together with key or auth" },
+        "4: providers.primary.headers.authorization: cannot be set together with key, keys or "
+        .. "auth" },
       { "primary", 'api = "anthropic", key = "sk", headers = { ["X-API-Key"] = "x" }',
-        "4: providers.primary.headers[\"X-API-Key\"]: cannot be set together with key or auth" },
+        "4: providers.primary.headers[\"X-API-Key\"]: cannot be set together with key, keys or "
+        .. "auth" },
       { "primary", 'api = "gemini"', '4: providers.primary.api: must be "openai", "anthropic", '
         .. 'got "gemini"' },
     }
@@ -324,6 +336,19 @@ describe("config.load, refusing", function()
     check_refused {
       { "route", "retry = { attempts = 2, per_priority = 3 },",
         "9: routes[1].retry.per_priority: must not be more than attempts (2), got 3" },
+      { "route", 'retry = { reactions = { overlaoded = "next" } },',
+        '9: routes[1].retry.reactions.overlaoded: "overlaoded" is neither an outcome class nor a '
+        .. "group" },
+      { "route", 'retry = { reactions = { [200] = "next" } },',
+        "9: routes[1].retry.reactions[200]: status 200 is not within 300 to 599" },
+      { "route", 'retry = { reactions = { [503] = "gve_up" } },',
+        '9: routes[1].retry.reactions[503]: must be "again", "next", "give_up", got "gve_up": did '
+        .. 'you mean "give_up"?' },
+      { "route", 'retry = { uncertain = "no" },',
+        '9: routes[1].retry.uncertain: must be true or false, got "no"' },
+      { "first", "context_tokens = 0",
+        "11: routes[1].targets[1].context_tokens: must be a whole number from 1 to 1000000000, got "
+        .. "0" },
       { "route", "retry = { per_priority = 4 },",
         "9: routes[1].retry.per_priority: must not be more than attempts (3), got 4" },
       { "route", 'retry = { backoff = { base = "20s" } },',

@@ -35,7 +35,7 @@ describe("config.load, refusing in health", function()
       { "primary", "health = { split_connection = 1 }",
         "4: providers.primary.health.split_connection: must be true or false, got 1" },
       { "primary", "health = { auth = 401 }",
-        "4: providers.primary.health.auth: must be a list, got 401" },
+        "4: providers.primary.health.auth: must be a table or false, got 401" },
       { "primary", "health = { jitter = \"10%\" }",
         '4: providers.primary.health.jitter: must be a number from 0 to 1, got "10%"' },
     }

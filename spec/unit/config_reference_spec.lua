@@ -20,7 +20,8 @@ describe("policies/gateway.lua", function()
   end
 
   local helpers = {
-    env = function() return "from-env" end, secret = function() return "from-secret" end,
+    env = function() return "from-env" end,
+    secret = function(name) return name == "POOLED_KEY_B" and "another" or "from-secret" end,
   }
 
   local function lines_of(text)

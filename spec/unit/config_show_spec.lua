@@ -80,3 +80,33 @@ return {
     assert.are.equal('{"n":null}', show.json({ n = 1 / 0 }, {}))
   end)
 end)
+
+describe("show.hide", function()
+  local function assert_hidden(expected, message, ...)
+    assert.equal(expected, show.hide(message, { ... }))
+  end
+
+  it("leaves out what a message quotes of a secret", function()
+    local key = "sk-0123456789"
+    assert_hidden('must be "a", "b", got "…"', 'must be "a", "b", got "sk-0123456789"', key)
+    assert_hidden('got "…"', 'got "sk-01234..."', key)
+    assert_hidden('the host "…" is none', 'the host "456789" is none', key)
+    assert_hidden('got "…", not "x"', 'got "https://sk-0123456789/", not "x"', key)
+    assert_hidden('got "…"', 'got "short"', "short")
+  end)
+
+  it("knows escapes", function()
+    assert_hidden('got "…", "b"', [[got "a\"bc\\def", "b"]], 'a"bc\\def')
+    assert_hidden('got "…"', [[got "abc\010def"]], "abc\ndef")
+  end)
+
+  it("leaves out a secret that is not quoted", function()
+    assert_hidden("there is no file ….lua", "there is no file sk-012345.lua", "sk-012345")
+  end)
+
+  it("changes nothing else", function()
+    for _, message in ipairs { 'must be "a" or "b"', 'an open " quote', '""', 'sk-01 "sk-01"' } do
+      assert_hidden(message, message, "sk-0123456789", "")
+    end
+  end)
+end)

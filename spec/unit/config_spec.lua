@@ -173,7 +173,8 @@ describe("config.load, normalising", function()
         name = "*", match = {}, targets = { 1 }, policy = "fallback", deadline_ms = 600000,
         balance = { by = "weighted" }, panic = "use", max_ejection_ratio = 1,
         on_policy_error = "floor",
-        retry = { attempts = 3, base_ms = 100, max_ms = 10000, floor_ms = 25 }, models = {},
+        retry = { attempts = 3, uncertain = true, partly_generated = true, base_ms = 100,
+          max_ms = 10000, floor_ms = 25 }, models = {},
         gate = { on = "content", max_bytes = 65536 }, check_body = false,
       } },
     }, load([[return {
@@ -206,7 +207,7 @@ describe("config.load, normalising", function()
         { name = "main", match = { model = { "m", "n-*" }, path = "/v1", method = "POST",
                                    headers = { ["x-t"] = "1" } },
           targets = {
-            { provider = "b", model = "big", priority = 1, weight = 2.5,
+            { provider = "b", model = "big", priority = 1, weight = 2.5, context_tokens = 8192,
               headers = { set = { b = "2", a = "1" }, remove = { "X-C" } },
               body = { set = { z = { 1, "2" }, a = { k = {} } }, unset = { "user" } },
               timeouts = { head = "1s" },
@@ -216,6 +217,7 @@ describe("config.load, normalising", function()
           response = { headers = { set = { ["X-S"] = "1", a = "" }, add = { b = "2" },
                                    remove = { "Server", "x-d" } } },
           retry = { attempts = 5, per_priority = 1, on = { 503, "timeout" },
+                    reactions = { [409] = "next", overloaded = "again" }, uncertain = false,
                     backoff = { base = "0.5ms", max = "1s", floor = "0ms" },
                     budget = { percent = 12.5 } },
           gate = { on = "event", bytes = "1KiB" }, check_body = true,
@@ -255,6 +257,7 @@ describe("config.load, normalising", function()
     }, b)
     assert.are.same({ {
       name = "b/big", provider = 2, provider_name = "b", model = "big", priority = 1, weight = 2.5,
+      context_tokens = 8192,
       set_headers = { { "a", "1" }, { "b", "2" } }, remove_headers = { "x-c" },
       set_body = { { "a", '{"k":{}}' }, { "z", '[1,"2"]' } }, unset_body = { "user" },
       timeouts = {
@@ -270,7 +273,9 @@ describe("config.load, normalising", function()
       },
       targets = { 1 }, policy = "weighted", deadline_ms = 120000, models = { "m", "extra" },
       retry = {
-        attempts = 5, per_priority = 1, on = { 503, "timeout" }, base_ms = 0.5, max_ms = 1000,
+        attempts = 5, per_priority = 1, on = { 503, "timeout" },
+        reactions = { [409] = "next", overloaded = "again" }, uncertain = false,
+        partly_generated = true, base_ms = 0.5, max_ms = 1000,
         floor_ms = 0, budget = { ratio = 0.125, min_count = 3 },
       },
       balance = { by = "p2c" }, panic = "fail", max_ejection_ratio = 0.125,
@@ -335,7 +340,7 @@ describe("config.load, normalising", function()
   it("switches off all rules of health, or Retry-After alone", function()
     local off = load(gateway { primary = "health = false" }).providers[1].health
     local expected = health { consecutive_5xx_count = 0, consecutive_connection_count = 0 }
-    expected.retry_after = nil
+    expected.retry_after, expected.auth_statuses = nil, nil
     assert.are.same(expected, off)
     local deaf = load(gateway { primary = "health = { retry_after = false }" }).providers[1].health
     expected = health()

@@ -29,8 +29,10 @@ local function world_of(providers, response)
   function native.eject(target, ms, reason)
     table.insert(world.done, { "eject", target.name, ms, reason })
   end
-  function native.eject_provider(target, ms, reason)
-    table.insert(world.done, { "eject_provider", target.name, ms, reason })
+  function native.refuse_key() table.insert(world.done, { "refuse_key" }) end
+  function native.pause_key(_, ms)
+    if world.has_keys then table.insert(world.done, { "pause_key", ms }) end
+    return world.has_keys or false
   end
   function native.change_response_header(req, name, value, add)
     table.insert(world.done, { req, name, value, add })
@@ -56,7 +58,6 @@ end
 describe("perilune.health", function()
   it("has nothing to do without rules", function()
     assert.is_nil(world_of({ {} }).after_send)
-    assert.is_nil(world_of({ { health = rules { auth_statuses = {} } } }).after_send)
     assert.is_nil(world_of({ { auth = "passthrough",
       health = rules { auth_statuses = { 401 } } } }).after_send)
   end)
@@ -116,6 +117,14 @@ describe("perilune.health", function()
       assert.equal(1, #after(world, asking(429, 60), 1))
     end)
 
+    it("is said of the key where there are others, when it is a rate limit", function()
+      local world = world_of { { health = rules(RULE) } }
+      world.has_keys = true
+      assert.same({ { "pause_key", 60000 } }, after(world, asking(429, 60)))
+      assert.same({ { "pause_key", 3600000 } }, after(world, asking(429, 86400)))
+      assert.same({ { "eject", "t1", 60000, "retry_after" } }, after(world, asking(529, 60)))
+    end)
+
     it("reads no header when there can be none", function()
       local world = world_of { { health = rules(RULE) } }
       local res = { status = 429, target = world.targets[1], has_wait_hint = false }
@@ -127,12 +136,50 @@ describe("perilune.health", function()
   describe("auth", function()
     local RULE = { auth_statuses = { 401, 402, 403 } }
 
-    it("keeps out the provider whose key is refused", function()
+    it("keeps out the key that is refused", function()
       local world = world_of { { health = rules(RULE) } }
       for _, status in ipairs { 401, 402, 403 } do
-        assert.same({ { "eject_provider", "t1", 30000, "auth" } }, after(world, status))
+        assert.same({ { "refuse_key" } }, after(world, status))
       end
       assert.same({}, after(world, 400))
+    end)
+
+    it("knows a refused key without a list, but not from what only concerns the model", function()
+      local world = world_of { { health = rules { auth_statuses = {} } } }
+      local refused = {
+        401, { 401, body = { error = { message = "Incorrect API key provided" } } },
+        { 403, body = { error = { code = "invalid_api_key" } } },
+        { 400, body = { error = { code = 400, message = "API key not valid." } } },
+        { 400, body = { { error = { details = { { reason = "API_KEY_INVALID" } } } } } },
+        { 403, headers = { ["x-amzn-errortype"] = "UnrecognizedClientException" } },
+        { 403, body = { __type = "com.amazon.coral.service#ExpiredTokenException" } },
+      }
+      for number, script in ipairs(refused) do
+        assert.same({ { "refuse_key" } }, after(world, script), number)
+      end
+      local accepted = {
+        200, 400, 402, 403, 404, 429, 500,
+        { 401, body = { error = { code = "401", type = "key_model_access_denied" } } },
+        { 403, body = { error = { type = "permission_error" } } },
+        { 403, body = { error = { code = "model_not_found" } } },
+        { 403, headers = { ["x-amzn-errortype"] = "AccessDeniedException" } },
+        { 400, body = { error = { message = "what is an API key?" } } },
+      }
+      for number, script in ipairs(accepted) do
+        assert.same({}, after(world, script), number)
+      end
+    end)
+
+    it("knows one under status 200, too", function()
+      local world = world_of { { health = rules { auth_statuses = {} } } }
+      local function err(class, status)
+        world.done = {}
+        world.after_send(world.req, nil, { class = class, status = status,
+          target = world.targets[1] })
+        return #world.done
+      end
+      assert.same({ 1, 0, 0, 0 }, { err("auth", 401), err("auth", 403), err("overloaded", 503),
+        err("connect", nil) })
     end)
 
     it("is not for keys that clients bring", function()
@@ -204,7 +251,7 @@ describe("perilune.health", function()
         retry_after = { statuses = { 401 }, cap_ms = 1000 },
         unhealthy = function() return true end } } }
       assert.same({ { "eject", "t1", 1000, "retry_after" },
-        { "eject_provider", "t1", 30000, "auth" },
+        { "refuse_key" },
         { "eject", "t1", 30000, "unhealthy" } }, after(world, asking(401, 5)))
     end)
 

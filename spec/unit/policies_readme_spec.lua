@@ -70,7 +70,7 @@ local function real_names()
   add_all(names, body_of("core/bind_request.c", "luaL_Reg methods[]"), '{"([%w_]+)",', "req:")
   add_class(names, "res", "response", "core/bind_response.c")
   add_class(names, "target", "target", "core/bind_target.c")
-  add_all(names, assert(BOOT:match("return nil, ({ class = .-})")), "([%w_]+) =", "err.")
+  add_all(names, assert(BOOT:match("local err = ({ class = .-})")), "([%w_]+) =", "err.")
   local route = make_route()
   for _, key in ipairs(keys_of(route)) do names["route." .. key] = true end
   names["route.targets"] = #route.targets == 1

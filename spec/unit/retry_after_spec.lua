@@ -110,6 +110,26 @@ describe("perilune.retry_after", function()
     end
   end)
 
+  it("reads Gemini's delay from the body, when no header has one", function()
+    local INFO = { ["@type"] = "type.googleapis.com/google.rpc.RetryInfo", retryDelay = "34.07s" }
+    local QUOTA = { ["@type"] = "type.googleapis.com/google.rpc.QuotaFailure", violations = {} }
+    local body = { error = { status = "RESOURCE_EXHAUSTED", details = { QUOTA, INFO } } }
+    local function of(status, decoded, headers)
+      return retry_after.of({ status = status, headers = headers or {},
+        json = function() return decoded end }, function() return NOW_MS end)
+    end
+    assert.equal(34070, of(429, body))
+    assert.equal(34070, of(503, { body }))
+    assert.equal(2000, of(429, body, { ["retry-after"] = "2" }))
+    assert.is_nil(of(500, body))
+    for _, shape in ipairs { "text", 7, {}, { error = "x" }, { error = { details = 7 } },
+      { error = { details = { 7, { retryDelay = 7 }, { retryDelay = "soon" } } } }, { { 7 } },
+      { error = { details = { { retryDelay = ("9"):rep(65) .. "s" } } } } } do
+      assert.is_nil(of(429, shape))
+    end
+    assert.is_nil(of(429, nil))
+  end)
+
   it("asks an answer for its headers only when there may be something in them", function()
     local function now_wall_ms() return NOW_MS end
     local headers = { ["retry-after"] = "2" }

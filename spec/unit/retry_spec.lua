@@ -66,6 +66,63 @@ describe("perilune.retry", function()
       assert.is_false(retry.new({ on = {} }):wants("server_error", 500, { 500 }))
     end)
 
+    it("hears reactions before all lists", function()
+      local object = retry.new { on = { "5xx", 400 }, reactions = { [503] = "give_up",
+        content_filter = "next", ["4xx"] = "give_up", timeout = "again" } }
+      assert.is_false(object:wants("overloaded", 503))
+      assert.is_true(object:wants("server_error", 500))
+      assert.is_true(object:wants("content_filter", 400))
+      assert.is_false(object:wants("client_fault", 400, { 400 }))
+      assert.is_true(object:wants("timeout_head", nil))
+      assert.equal("again", object:reaction("timeout_idle", nil))
+      assert.is_nil(object:reaction("server_error", 500))
+      assert.is_false(object:wants("ok", 200))
+    end)
+
+    it("takes a status before a class, a class before a group, hundreds last", function()
+      local object = retry.new { reactions = { ["5xx"] = "next", [503] = "again",
+        server_error = "give_up", timeout = "next", timeout_head = "give_up" } }
+      assert.equal("again", object:reaction("server_error", 503))
+      assert.equal("give_up", object:reaction("server_error", 500))
+      assert.equal("next", object:reaction("overloaded", 529))
+      assert.equal("give_up", object:reaction("timeout_head", nil))
+      assert.equal("next", object:reaction("timeout_try", nil))
+    end)
+
+    it("refuses reactions to what it does not know", function()
+      assert.has_error(function() retry.new { reactions = { overlaoded = "next" } } end)
+      assert.has_error(function() retry.new { reactions = { ok = "next" } } end)
+    end)
+
+    it("does not take a policy's statuses for filtered content", function()
+      local none, own = retry.new {}, retry.new { on = { 403 } }
+      assert.is_false(none:wants("content_filter", 403, { 403, "4xx" }))
+      assert.is_true(none:wants("content_filter", 403, { "content_filter" }))
+      assert.is_true(own:wants("content_filter", 403))
+      assert.is_true(none:wants("client_fault", 404, { 404 }))
+    end)
+
+    it("never repeats work that must not be", function()
+      local work
+      local function last_work() return work end
+      local careful = retry.new({ uncertain = false, reactions = { reset = "again" } }, last_work)
+      local strict = retry.new({ uncertain = false, partly_generated = false }, last_work)
+      local free = retry.new({}, last_work)
+      local expected = { not_sent = { true, true }, refused = { true, true },
+        uncertain = { false, false }, partly_generated = { true, false } }
+      for name, wanted in pairs(expected) do
+        work = name
+        assert.equal(wanted[1], careful:wants("reset", nil), name)
+        assert.equal(wanted[2], strict:wants("server_error", 500, { "5xx" }), name)
+        assert.same(wanted, { careful:allows(), strict:allows() })
+        assert.is_true(free:wants("reset", nil))
+      end
+      work = nil
+      assert.is_true(strict:allows())
+      assert.same({ false, true, true, true }, { careful.uncertain, careful.partly_generated,
+        free.uncertain, free.partly_generated })
+    end)
+
     it("by default leaves the client's mistakes and filtered content alone", function()
       local object = retry.new {}
       for _, class in ipairs { "client_fault", "content_filter", "ok" } do

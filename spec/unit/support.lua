@@ -61,7 +61,7 @@ function support.target(index, fields)
   return frozen.view("target", {
     name = fields.name or "target-" .. index, model = fields.model,
     provider = fields.provider or "provider", priority = fields.priority or 0,
-    weight = fields.weight or 1, index = index,
+    weight = fields.weight or 1, index = index, context_tokens = fields.context_tokens,
   })
 end
 
@@ -185,7 +185,7 @@ function Request:send(target)
   local call = { target = target.name, at_ms = self.clock.ms - self.began_at_ms }
   call.edits = copy(self.edits)
   table.insert(self.calls, call)
-  self.last = nil
+  self.last, self.last_target, self.last_class = nil, target, script.err
   local took_ms = script.took_ms or 0
   local within_ms, late = end_of_try(self)
   self.clock.advance(math.min(took_ms, within_ms))
@@ -352,7 +352,17 @@ function support.native(world)
     current = function() return world.req end,
     keep_ms = function(ms) world.req.kept_ms = ms end,
     log = function(level, text) table.insert(world.log, { level = level, text = text }) end,
+    classed = function(class)
+      if world.req then world.req.last_class = class end
+    end,
+    last_work = function() return world.req.work end,
   }
+  function native.last_try()
+    local req = world.req
+    if not req or not req.last_target then return end
+    return #req.calls, req.last_target.index, req.last_class, req.last and req.last.status,
+      req.has_other_key
+  end
   for name, method in pairs(Health) do
     if type(method) == "function" then
       native[name] = function(...) return method(world.health, ...) end

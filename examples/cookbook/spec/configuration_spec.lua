@@ -72,6 +72,27 @@ describe("the configuration", function()
     assert.equal(2, select(2, answer.body:gsub(": perilune waiting\n\n", "")))
   end)
 
+  it("goes on with the other key when one is refused", function()
+    world:upstream("pooled"):always(function(call)
+      return call.headers.authorization == "Bearer key-a" and 401 or 200
+    end)
+    for _ = 1, 4 do assert.equal(200, ask("pooled").status) end
+    local refused = 0
+    for _, call in ipairs(world:calls()) do
+      if call.headers.authorization == "Bearer key-a" then refused = refused + 1 end
+    end
+    assert.same({ 1, 5 }, { refused, #world:calls() })
+  end)
+
+  it("does not ask again for what may have been served", function()
+    world:upstream("hosted"):answers("reset", "refuse", 503)
+    assert.equal(502, ask("costly").status)
+    assert.equal(200, ask("costly").status)
+    assert.equal(200, ask("costly").status)
+    assert.same({ "hosted/large", "hosted/large", "pooled/large", "hosted/large", "pooled/large" },
+      world:called())
+  end)
+
   it("shows the canary to the same few users", function()
     local users, seen = 500, {}
     for _ = 1, 2 do

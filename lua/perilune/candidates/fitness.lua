@@ -7,13 +7,16 @@ local now_ms_of = require("perilune.candidates.state").now_ms
 
 local fitness = {}
 
+local SOON_MS = 5000
+
 --- Whether the time has come that the target has asked for.
 function fitness.is_ready(state, slot, now_ms)
   return (state.ready_ms[slot] or now_ms) <= now_ms
 end
 
---- Whether health allows the target.
+--- Whether health allows the target, and the request is not too long for it.
 local function is_fit(state, slot, deps, target)
+  if state.shut and state.shut[slot] then return false end
   if state.refused and state.refused[slot] then return false end
   return state.panic or state.spared and state.spared[slot] or deps.is_fit(target)
 end
@@ -55,10 +58,23 @@ end
 
 --- From when on a target may be given; nil when that is not known.
 local function ready_at_ms(state, plan, slot, now_ms)
+  if state.shut and state.shut[slot] then return nil end
   local at_ms = state.ready_ms and state.ready_ms[slot] or now_ms
   if is_fit(state, slot, plan.deps, plan.targets[slot]) then return at_ms end
   local until_ms = plan.deps.out_until_ms(plan.targets[slot])
   return until_ms and math.max(at_ms, until_ms + 1) -- its clock may be a little behind
+end
+
+--- Whether a target that has asked for time is had so soon that this is better waited for than
+-- panicked about.
+function fitness.is_ready_soon(state, plan)
+  if not state.ready_ms then return false end
+  local now_ms = now_ms_of(state, plan.deps)
+  for slot = 1, plan.count do
+    local at_ms = state.ready_ms[slot] and ready_at_ms(state, plan, slot, now_ms)
+    if at_ms and at_ms > now_ms and at_ms - now_ms <= SOON_MS then return true end
+  end
+  return false
 end
 
 --- How long until any may be given, nil when that is not known.

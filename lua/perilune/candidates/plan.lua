@@ -6,6 +6,8 @@ local balance = require "perilune.balance"
 
 local plan = {}
 
+local function always() return true end
+
 local function by_priority(a, b)
   return a.priority < b.priority
 end
@@ -36,6 +38,7 @@ local function add_group(self, level, route)
     self.count = self.count + 1
     self.targets[self.count] = target
     self.slot_of[target.index] = self.count
+    self.room_tokens[self.count] = target.context_tokens
     group.slots[position] = self.count
   end
   group.quota = math.max(self.retry.per_priority or group.count, 1)
@@ -56,8 +59,9 @@ end
 -- @tparam table deps see perilune.candidates
 -- @treturn table the plan, shared by all requests and not changed any more
 --
---  * deps, retry, attempts, budget, reserve_ms, within_ms, panic
+--  * deps, retry, attempts, budget, allows, reserve_ms, within_ms, panic
 --  * count, targets (slot -> target), slot_of (target.index -> slot)
+--  * room_tokens: slot -> how long a request may be, as far as that is known
 --  * groups, in the order of priorities: as of perilune.balance, with number, slots (position ->),
 --    quota (targets given in a round), and repeats when that is more than there are
 --  * max_out, how many may count as out, and is_limited when that is less than all
@@ -65,8 +69,9 @@ end
 function plan.new(route, deps)
   local retry = route.retry
   local self = { deps = deps, retry = retry, attempts = retry.attempts, budget = retry.budget,
-    reserve_ms = retry.reserve_ms, within_ms = retry.within_ms,
-    panic = route.panic or "use", count = 0, targets = {}, slot_of = {}, groups = {} }
+    allows = retry.allows or always, reserve_ms = retry.reserve_ms, within_ms = retry.within_ms,
+    panic = route.panic or "use", count = 0, targets = {}, slot_of = {}, groups = {},
+    room_tokens = {} }
   local levels = make_levels(route.targets, route.ranks)
   for _, level in ipairs(levels) do add_group(self, level, route) end
   self.max_out = math.floor(self.count * (route.max_ejection_ratio or 1))

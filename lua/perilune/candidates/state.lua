@@ -15,6 +15,11 @@
 --   within_ms     no further try begins later than that after the request's start; or nil
 --   ready_ms      slot -> not before that time, from Retry-After; or nil
 --   seen          the last answer whose headers were read, or nil
+--   try_number    the last try of the request that was looked at
+--   shut          slot -> true: has no room for this request, whatever the round; or nil
+--   again_slot    the target that is to be given once more before all others; or nil
+--   again_rests   whether a back-off is due before
+--   repeated      slot -> true: was given once more already; or nil
 --   queued_slot   whose queue it waits in, 0 for none
 --   queue_until_ms   until when at most, at this step; or nil
 --
@@ -47,7 +52,7 @@ function state.new(plan, req, last_slot)
   local self = { 0, 0, 0, 0, req = req, last_slot = last_slot, given_count = 0,
     untried = plan.count, pass = 1, rested = true, wait_count = 0, waited = false,
     waited_to_ms = 0, group_number = 1, quota_left = plan.groups[1].quota, queued_slot = 0,
-    panic = false, busy_slot = 0 }
+    panic = false, busy_slot = 0, try_number = 0 }
   if plan.within_ms then self.within_ms = plan.within_ms end
   for slot = 5, plan.count do self[slot] = 0 end
   if last_slot == 0 then return self end
@@ -75,10 +80,16 @@ function state.record(self, group, position, quota)
   return group.targets[position]
 end
 
+--- Notes that the target given last is given once more, wherever in the round that is.
+-- @treturn table the target
+function state.record_again(self, plan, slot)
+  self[slot] = self.pass
+  self.given_count, self.waited, self.last_slot = self.given_count + 1, false, slot
+  return plan.targets[slot]
+end
+
 --- Notes the Retry-After of the last answer, once per answer.
--- @tparam table self
--- @tparam table plan
-function state.learn(self, plan)
+local function learn_time(self, plan)
   local res = self.req.last
   if res == nil or not ASKS_TO_WAIT[res.status] then return end
   local ready_ms = self.ready_ms
@@ -86,12 +97,66 @@ function state.learn(self, plan)
   self.seen = res
   local slot = res.target and plan.slot_of[res.target.index]
   if not slot then return end
+  if slot == self.again_slot and not self.again_rests then return end -- it was said of another key
   local wait_ms = retry_after.of(res, plan.deps.now_wall_ms)
   if wait_ms and not ready_ms then
     ready_ms = {}
     self.ready_ms = ready_ms
   end
   if ready_ms then ready_ms[slot] = wait_ms and plan.deps.now_ms() + wait_ms end
+end
+
+--- The request is too long for a target, and so for those that are known to have no more room.
+local function shut(self, plan, slot)
+  local room_tokens = plan.room_tokens
+  self.shut = self.shut or {}
+  self.shut[slot] = true
+  if not room_tokens[slot] then return end
+  for other = 1, plan.count do
+    if room_tokens[other] and room_tokens[other] <= room_tokens[slot] then
+      self.shut[other] = true
+    end
+  end
+end
+
+local function asks_again(plan, class, status)
+  local retry = plan.retry
+  return retry.reaction ~= nil and retry:reaction(class, status) == "again"
+end
+
+--- Notes what the last try says of the next, once per try.
+local function learn_class(self, plan)
+  local number, index, class, status, has_other_key = plan.deps.last_try()
+  if not number or number == self.try_number then return end
+  self.try_number, self.again_slot = number, nil
+  local slot = plan.slot_of[index]
+  if not slot then return end
+  local again = asks_again(plan, class, status)
+  if has_other_key then
+    self.again_slot, self.again_rests = slot, false
+  elseif again and not (self.repeated and self.repeated[slot]) then
+    self.repeated = self.repeated or {}
+    self.repeated[slot] = true
+    self.again_slot, self.again_rests = slot, true
+  elseif class == "context_length" and not again then
+    shut(self, plan, slot)
+  end
+end
+
+--- Notes what the last try has told: when its target may be asked again, whether at once, whether
+-- ever.
+-- @tparam table self
+-- @tparam table plan
+function state.learn(self, plan)
+  learn_class(self, plan)
+  learn_time(self, plan)
+end
+
+--- Whether the last try may have told anything that a plain step does not heed.
+function state.is_plain(plan)
+  local number, _, class, status, has_other_key = plan.deps.last_try()
+  return not number or class ~= "context_length" and not has_other_key
+    and not asks_again(plan, class, status)
 end
 
 --- Forgets what the last look at the targets has found.

@@ -1,9 +1,9 @@
 --- A configuration for operators' eyes: JSON of what is in force, without its secrets.
 --
--- Three things are secrets: what stands under `key` and `token`; the values of headers whose names
--- say so; and, wherever it stands, what the helper `secret` has answered, or `env` and `file` for a
--- name that says so. Of a long one the ends are left, so that two can be told apart: "sk-…4f2a".
--- Pure.
+-- Three things are secrets: what stands under `key`, `keys` and `token`; the values of headers
+-- whose names say so; and, wherever it stands, what the helper `secret` has answered, or `env` and
+-- `file` for a name that says so. Of a long one the ends are left, so that two can be told apart:
+-- "sk-…4f2a". Pure.
 
 local errors = require "perilune.errors"
 local locate = require "perilune.config.locate"
@@ -17,7 +17,7 @@ local MASK = "…"
 local WHOLLY_MASKED_BYTES = 15 -- and shorter: the ends would tell too much
 local FOUND_BYTES = 6 -- shorter ones would be found by chance within other texts
 local SECRET_NAMES = { "auth", "cookie", "credential", "key", "passw", "secret", "token" }
-local SECRET_FIELDS = { key = true, token = true }
+local SECRET_FIELDS = { key = true, keys = true, token = true }
 -- Lists of { name, value } in the normalised form, which are maps to the operator; the values of
 -- the second kind are JSON already.
 local HEADER_PAIRS = { headers = true, set_headers = true, set = true, add = true }
@@ -175,9 +175,9 @@ local function encode_pairs(name, list, secrets)
   return "{" .. table.concat(members, ",") .. "}"
 end
 
-local function encode_list(list, secrets)
-  local items = {}
-  for position, item in ipairs(list) do items[position] = encode(nil, item, secrets) end
+local function encode_list(name, list, secrets)
+  local items, item_name = {}, SECRET_FIELDS[name] and name or nil
+  for position, item in ipairs(list) do items[position] = encode(item_name, item, secrets) end
   return "[" .. table.concat(items, ",") .. "]"
 end
 
@@ -204,7 +204,9 @@ function encode(name, value, secrets)
   if kind == "function" then return errors.quote("function") end
   if kind ~= "table" then return "null" end
   if is_pairs(name, value) then return encode_pairs(name, value, secrets) end
-  if #value > 0 or (next(value) == nil and LISTS[name]) then return encode_list(value, secrets) end
+  if #value > 0 or (next(value) == nil and LISTS[name]) then
+    return encode_list(name, value, secrets)
+  end
   return encode_map(value, secrets)
 end
 

@@ -43,7 +43,7 @@ local RULES = record {
   { "window", span("100ms", "1h", "30s") },
   { "success_ewma_below", share(0) },
   { "retry_after", { kind = "switch", on = RETRY_AFTER, default = {} } },
-  { "auth", with(list(integer(400, 499), 0, 64), { default = {} }) },
+  { "auth", { kind = "switch", on = list(integer(400, 499), 0, 64), default = {} } },
   { "unhealthy", { kind = "function", arguments = "res" } },
   { "base_ejection", span("1ms", "24h", "30s") },
   { "max_ejection", span("1ms", "24h", "300s") },
@@ -56,6 +56,8 @@ local RULES = record {
 
 --- What `health = false` stands for; the other rules are off by default. The times remain: policies
 -- and operators may eject nevertheless.
-local ALL_OFF = { consecutive_5xx = 0, consecutive_connection = 0, retry_after = false }
+local ALL_OFF = {
+  consecutive_5xx = 0, consecutive_connection = 0, retry_after = false, auth = false,
+}
 
 return { kind = "switch", on = RULES, off = ALL_OFF, default = {} }

@@ -15,6 +15,7 @@ return types.record {
   { "api", types.choice({ "openai", "anthropic" }, "openai") },
   { "url", { kind = "text", max = 2048, read = url.parse, secret = true, required = true } },
   { "key", texts.CREDENTIAL },
+  { "keys", types.list(texts.CREDENTIAL, 1, 16) },
   { "auth", types.choice { "passthrough" } },
   { "headers", texts.HEADERS },
   { "tls", types.record {

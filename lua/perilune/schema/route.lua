@@ -1,13 +1,16 @@
 --- What may be said of a route: which requests it takes, how it chooses among its targets, what is
 -- tried again, what is changed in the answer. Plain data.
 
+local classes = require "perilune.classes"
 local classify = require "perilune.classify"
 local hedge = require "perilune.hedge"
+local retry = require "perilune.retry"
 local route = require "perilune.route"
 local sorted = require "perilune.sorted"
 local target = require "perilune.schema.target"
 local texts = require "perilune.schema.texts"
 local types = require "perilune.schema.types"
+local wording = require "perilune.schema.wording"
 
 local integer, list, section, with = types.integer, types.list, types.section, types.with
 local exact_span, matching = types.exact_span, texts.matching
@@ -94,10 +97,24 @@ local function trigger_words()
   return sorted.keys(words)
 end
 
+local TRIGGER = { kind = "trigger", min = 300, max = 599, words = trigger_words() }
+
+--- Reads the key of a reaction.
+local function trigger(key)
+  local set, code, detail = retry.expand(key)
+  if set then return tostring(key) end
+  return nil, code, detail
+end
+
+local REACTIONS = with(types.map(trigger, types.choice(retry.REACTIONS), 0, 64), { default = {} })
+
 local RETRY = section {
   { "attempts", integer(1, 64, 3) },
   { "per_priority", integer(1, 100) },
-  { "on", list({ kind = "trigger", min = 300, max = 599, words = trigger_words() }, 0, 64) },
+  { "on", list(TRIGGER, 0, 64) },
+  { "reactions", REACTIONS },
+  { "uncertain", types.boolean(true) },
+  { "partly_generated", types.boolean(true) },
   { "backoff", section {
     { "base", exact_span("0ms", "1h", "100ms") },
     { "max", exact_span("0ms", "1h", "10s") },
@@ -107,6 +124,28 @@ local RETRY = section {
     { "percent", types.percent(20) },
     { "min", integer(0, 10000, 3) },
   } },
+}
+
+-- What outcomes are called ------------------------------------------------------------------------
+
+local function status_key(key)
+  if type(key) == "number" and key % 1 == 0 and key >= 200 and key <= 599 then return key end
+  return nil, "invalid", "is not a status from 200 to 599"
+end
+
+local function class_key(key)
+  if classify.CLASSES[key] and key ~= "timeout_deadline" then return key end
+  return nil, "invalid", "is no outcome class that can be changed: "
+    .. wording.hint(key, classify.CLASS_NAMES)
+end
+
+local OWN_CLASS = types.choice(classes.CHOICES)
+
+local CLASSES = types.record {
+  { "decide", { kind = "function", arguments = "res, err, class" } },
+  { "code", types.map(texts.named(texts.printable), OWN_CLASS, 0, 64) },
+  { "status", types.map(status_key, OWN_CLASS, 0, 64) },
+  { "class", types.map(class_key, OWN_CLASS, 0, 64) },
 }
 
 -- The route ---------------------------------------------------------------------------------------
@@ -154,6 +193,7 @@ return types.record {
   { "panic", types.choice({ "use", "fail" }, "use") },
   { "max_ejection_percent", types.percent(100) },
   { "retry", RETRY },
+  { "classes", CLASSES },
   { "deadline", types.span("1ms", "24h", "10m") },
   { "deadline_header", texts.DEADLINE_HEADERS },
   { "reserve", types.span("1ms", "24h") },

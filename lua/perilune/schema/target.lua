@@ -13,6 +13,7 @@ return types.record {
   { "model", texts.MODEL },
   { "priority", types.integer(0, 1000, 0) },
   { "weight", types.number(0, nil, 1) },
+  { "context_tokens", types.integer(1, 1000000000) },
   { "headers", section {
     { "set", texts.HEADERS },
     { "remove", texts.HEADER_NAMES },

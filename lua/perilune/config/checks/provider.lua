@@ -12,14 +12,18 @@ local KEY_HEADERS = { openai = "authorization", anthropic = "x-api-key" }
 local NONE = {} -- what is read where an optional table is absent; never written
 
 local function check_credential(checked, path, report)
-  if checked.key and checked.auth then
-    report(at(path, "auth"),
-      'cannot be "passthrough" together with key: upstreams get one credential or the other')
+  local own = checked.key and "key" or checked.keys and "keys"
+  if checked.key and checked.keys then
+    report(at(path, "keys"), "cannot be given together with key: write all of them here")
+  end
+  if own and checked.auth then
+    report(at(path, "auth"), ('cannot be "passthrough" together with %s: upstreams get one '
+      .. "credential or the other"):format(own))
   end
   local key_header = KEY_HEADERS[checked.api or "openai"]
   for _, name in ipairs(sorted.keys(checked.headers or NONE)) do
-    if name:lower() == key_header and (checked.key or checked.auth) then
-      report(at(at(path, "headers"), name), "cannot be set together with key or auth")
+    if name:lower() == key_header and (own or checked.auth) then
+      report(at(at(path, "headers"), name), "cannot be set together with key, keys or auth")
     end
   end
 end
@@ -31,7 +35,7 @@ local function check_auth_rule(checked, value, path, report)
   local rule_path = at(at(path, "health"), "auth")
   if checked.auth == "passthrough" then
     report(rule_path, 'has no use with auth = "passthrough": the credential is each client\'s own')
-  elseif given.at(value, at(path, "key")) == nil then
+  elseif given.at(value, at(path, "key")) == nil and given.at(value, at(path, "keys")) == nil then
     report(rule_path, "has no use without key: there is no credential of ours to be refused")
   end
 end

@@ -40,7 +40,7 @@ local function health_of(health)
     window_ms = health.window, success_ewma_min_ratio = health.success_ewma_below,
     retry_after = retry_after and { statuses = retry_after.statuses, cap_ms = retry_after.cap }
       or nil,
-    auth_statuses = health.auth, unhealthy = health.unhealthy,
+    auth_statuses = health.auth or nil, unhealthy = health.unhealthy,
     base_ejection_ms = health.base_ejection, max_ejection_ms = health.max_ejection,
     jitter_ratio = health.jitter, decay_ms = health.decay, slow_start_ms = health.slow_start,
     probe_timeout_ms = health.probe_timeout, active = active_check(health.active),
@@ -53,7 +53,8 @@ local function normalise_provider(name, checked)
     name = name, api = checked.api,
     url = checked.url.text, host = checked.url.host, port = checked.url.port,
     tls = checked.url.tls, path = checked.url.path,
-    auth = checked.auth or checked.key and "key" or "none", key = checked.key,
+    auth = checked.auth or (checked.key or checked.keys) and "key" or "none", key = checked.key,
+    keys = checked.keys,
     headers = sorted.pairs(checked.headers),
     tls_verify = tls.verify ~= false, tls_ca = tls.ca, tls_server_name = tls.server_name,
     idle_connections = checked.connections.idle, idle_ms = checked.connections.idle_timeout,

@@ -49,6 +49,7 @@ local function normalise_target(target, provider)
     name = target.model and target.provider .. "/" .. target.model or target.provider,
     provider = provider.index, provider_name = target.provider,
     model = target.model, priority = target.priority, weight = target.weight,
+    context_tokens = target.context_tokens,
     set_headers = sorted.pairs(target.headers.set), remove_headers = target.headers.remove,
     set_body = sorted.pairs(target.body.set), unset_body = target.body.unset,
     timeouts = timeouts_of(target.timeouts, provider.timeouts),
@@ -65,6 +66,8 @@ local function retry_of(retry, reserve_ms, within_ms)
   local budget = retry.budget
   return {
     attempts = retry.attempts, per_priority = retry.per_priority, on = retry.on,
+    reactions = next(retry.reactions) and retry.reactions or nil,
+    uncertain = retry.uncertain, partly_generated = retry.partly_generated,
     base_ms = retry.backoff.base, max_ms = retry.backoff.max, floor_ms = retry.backoff.floor,
     budget = budget and { ratio = budget.percent / 100, min_count = budget.min },
     reserve_ms = reserve_ms, within_ms = within_ms,
@@ -107,7 +110,7 @@ local function normalise_route(entry, name, defaults)
     balance = balance_of(entry.balance), panic = entry.panic,
     max_ejection_ratio = entry.max_ejection_percent / 100,
     retry = retry_of(entry.retry, entry.reserve, entry.retry_within),
-    deadline_ms = entry.deadline,
+    classes = entry.classes, deadline_ms = entry.deadline,
     deadline_headers = deadline_headers_of(entry.deadline_header or defaults.deadline_header),
     gate = { on = entry.gate.on, max_bytes = entry.gate.bytes,
       heartbeat_ms = entry.gate.heartbeat },
