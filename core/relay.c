@@ -168,6 +168,25 @@ static const struct pl_headers *answer_headers(struct pl_request *self,
     return headers;
 }
 
+/* ---- a stream that heartbeats open ---- */
+
+void pl_request_open_stream(struct pl_request *self, const struct pl_headers *headers)
+{
+    pl_exchange_start(self->exchange, 200, answer_headers(self, headers), -1);
+    self->stream_is_open = true;
+}
+
+void pl_request_tell_trail(struct pl_request *self)
+{
+    struct line line;
+    if (self->trail_count == 0 || !self->generation->topology->response_headers)
+        return;
+    put_trail(&line, self);
+    pl_request_say(self, ": x-perilune-trail: ", 20);
+    pl_request_say(self, line.text, line.len);
+    pl_request_say(self, "\n\n", 2);
+}
+
 /* ---- the upstream's answer ---- */
 
 /* A good answer's head goes out with its first event, or with what there is of its body. */
@@ -396,39 +415,6 @@ static void forget_request(struct pl_request *self)
     try->head_len = try->head_cap = try->piece_cap = 0;
 }
 
-void pl_request_open_stream(struct pl_request *self, const struct pl_headers *headers)
-{
-    pl_exchange_start(self->exchange, 200, answer_headers(self, headers), -1);
-    self->stream_is_open = true;
-}
-
-void pl_request_tell_trail(struct pl_request *self)
-{
-    struct line line;
-    if (self->trail_count == 0 || !self->generation->topology->response_headers)
-        return;
-    put_trail(&line, self);
-    write_client(self, ": x-perilune-trail: ", 20);
-    write_client(self, line.text, line.len);
-    write_client(self, "\n\n", 2);
-}
-
-static void drop_start(struct pl_response *response, size_t len)
-{
-    evbuffer_drain(response->held, len);
-    response->held_whole_bytes -= PL_MIN(len, response->held_whole_bytes);
-}
-
-/* The answer's events follow what the client has; a byte order mark is one only at the start. */
-static void join_stream(struct pl_request *self)
-{
-    struct evbuffer *held = self->current->response.held;
-    char start[3];
-    pl_request_tell_trail(self);
-    if (held && evbuffer_copyout(held, start, 3) == 3 && memcmp(start, "\xEF\xBB\xBF", 3) == 0)
-        drop_start(&self->current->response, 3);
-}
-
 bool pl_request_relay(struct pl_request *self)
 {
     pl_hedge_decide(self);
@@ -444,7 +430,7 @@ bool pl_request_relay(struct pl_request *self)
     response->intake = PL_INTAKE_RELAYING;
     count_first_token(self, response->status);
     if (self->stream_is_open)
-        join_stream(self);
+        pl_request_join_stream(self);
     else
         pl_exchange_start(self->exchange, response->status,
                           answer_headers(self, &response->headers), declared_length(response));

@@ -317,6 +317,10 @@ void pl_request_begin_trace(struct pl_request *self);
 void pl_request_start_heartbeats(struct pl_request *self);
 /** Of heartbeat_timer. */
 void pl_request_on_heartbeat(void *arg);
+/** Writes a little into the open stream. */
+void pl_request_say(struct pl_request *self, const char *data, size_t len);
+/** Readies the open stream and the answer, a stream that is held, for it to follow. */
+void pl_request_join_stream(struct pl_request *self);
 /** Ends the open stream with these bytes, whole events; `status` is what they stand for. */
 void pl_request_end_stream(struct pl_request *self, int status, const char *data, size_t len);
 /** Ends it with an error. */

@@ -13,6 +13,7 @@
  */
 #include "request.h"
 #include <stdlib.h>
+#include <string.h>
 
 static const char BEAT[] = ": perilune waiting\n\n";
 
@@ -20,6 +21,12 @@ static void put(struct pl_headers *headers, struct pl_str name, struct pl_str va
 {
     if (pl_headers_add(headers, name, value) != PL_OK)
         abort();
+}
+
+void pl_request_say(struct pl_request *self, const char *data, size_t len)
+{
+    pl_request_note_answer(self, data, len);
+    (void)pl_exchange_write(self->exchange, data, len); /* too little to wait for the client */
 }
 
 static void open_stream(struct pl_request *self)
@@ -41,8 +48,7 @@ void pl_request_on_heartbeat(void *arg)
         return;
     if (!self->stream_is_open)
         open_stream(self);
-    pl_request_note_answer(self, BEAT, sizeof(BEAT) - 1);
-    (void)pl_exchange_write(self->exchange, BEAT, sizeof(BEAT) - 1);
+    pl_request_say(self, BEAT, sizeof(BEAT) - 1);
     pl_timer_start_ms(&self->heartbeat_timer, self->gate.heartbeat_ms);
 }
 
@@ -52,14 +58,30 @@ void pl_request_start_heartbeats(struct pl_request *self)
         pl_timer_start_ms(&self->heartbeat_timer, self->gate.heartbeat_ms);
 }
 
+/* A byte order mark is one only at the start of what the client gets. */
+static void drop_mark(struct pl_response *response)
+{
+    char start[3];
+    if (!response->held || evbuffer_copyout(response->held, start, 3) != 3 ||
+        memcmp(start, "\xEF\xBB\xBF", 3) != 0)
+        return;
+    evbuffer_drain(response->held, 3);
+    response->held_whole_bytes -= PL_MIN((size_t)3, response->held_whole_bytes);
+}
+
+void pl_request_join_stream(struct pl_request *self)
+{
+    pl_request_tell_trail(self);
+    drop_mark(&self->current->response);
+}
+
 void pl_request_end_stream(struct pl_request *self, int status, const char *data, size_t len)
 {
     struct pl_exchange *exchange = self->exchange;
     self->committed = true;
     self->status = status;
     pl_request_tell_trail(self);
-    pl_request_note_answer(self, data, len);
-    (void)pl_exchange_write(exchange, data, len);
+    pl_request_say(self, data, len);
     self->exchange = NULL;
     pl_exchange_end(exchange);
 }

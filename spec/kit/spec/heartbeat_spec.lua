@@ -236,4 +236,22 @@ describe("heartbeats", function()
     assert.same({ "left", 5000 }, { pending.ended, pending.duration_ms })
     assert.equal("cancelled", world:calls()[1].outcome)
   end)
+
+  it("come while two targets race, and the winner's stream follows", function()
+    open 'hedge = { after = "3s" },'
+    world:upstream("a"):always "hang"
+    world:upstream("b"):always { words = "from b", first = "2s", every = "1ms" }
+    local answer = ask()
+    assert.same({ "from b", { "a", "b" } }, { answer:text(), world:called() })
+    rest_of(answer, 2)
+  end)
+
+  it("go with a reserve that ends the first of two, while the second goes on", function()
+    open 'hedge = { after = "3s" },'
+    world:upstream("a"):always "hang"
+    world:upstream("b"):always { words = "from b", after = "26s", every = "1ms" }
+    local answer = ask()
+    assert.equal("from b", answer:text())
+    assert.is_truthy(rest_of(answer, 14):find("a;timeout_try;25000ms, b;200;26", 1, true))
+  end)
 end)
