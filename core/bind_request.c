@@ -11,6 +11,7 @@ static const char REQUEST_CLASS[] = "perilune.request";
 static const char HEADERS_CLASS[] = "perilune.request.headers";
 
 #define POLICY_HEADERS_MAX_BYTES (64 * 1024)
+#define RESCUE_MAX_BYTES         (16 * 1024 * 1024)
 
 struct box {
     struct pl_bind_box head;
@@ -68,6 +69,15 @@ static struct pl_request *check_uncommitted(lua_State *L)
 {
     struct pl_request *self = check_open(L);
     if (self->committed)
+        luaL_error(L, "an answer has been begun already");
+    return self;
+}
+
+/* The same, or one whose answer broke off where another target may go on with it. */
+static struct pl_request *check_sendable(lua_State *L)
+{
+    struct pl_request *self = check_open(L);
+    if (self->committed && !self->at_seam)
         luaL_error(L, "an answer has been begun already");
     return self;
 }
@@ -194,7 +204,7 @@ static int body(lua_State *L)
 /* edit(req, key, raw JSON | nil) -> true | nil, "not_json" | "too_many" | "too_large" */
 static int edit(lua_State *L)
 {
-    struct pl_request *self = check_uncommitted(L);
+    struct pl_request *self = check_sendable(L);
     const char *key = luaL_checkstring(L, 2), *value = luaL_optstring(L, 3, NULL);
     const char *failed = "not_json";
     if (self->body_kind == PL_BODY_JSON) {
@@ -218,7 +228,7 @@ static int wait_for(lua_State *L, struct pl_request *self, enum pl_wait wait, co
 
 struct pl_request *pl_bind_check_send(lua_State *L)
 {
-    struct pl_request *self = check_uncommitted(L);
+    struct pl_request *self = check_sendable(L);
     const struct pl_target *target = pl_bind_check_target(L, 2);
     pl_bind_check_yieldable(L);
     if (self->past_deadline || pl_request_remaining_ms(self) == 0) {
@@ -236,10 +246,15 @@ struct pl_request *pl_bind_check_send(lua_State *L)
     return self;
 }
 
-/* send_begin(req, target): yields until there is an answer to judge, or a failure. */
+/* send_begin(req, target, resume): yields until there is an answer to judge, or a failure. Where an
+ * answer has broken off, `resume` "restart": the target is not asked to continue. */
 static int send_begin(lua_State *L)
 {
+    static const char *const resumes[] = {"continue", "restart", NULL};
+    struct pl_request *asking = check_sendable(L);
+    asking->resumes_afresh = luaL_checkoption(L, 3, "continue", resumes) == 1;
     struct pl_request *self = pl_bind_check_send(L);
+    asking->resumes_afresh = false;
     if (!self)
         return 0;
     return wait_for(L, self, PL_WAIT_ANSWER, "the answer of an upstream");
@@ -287,11 +302,35 @@ static int settle_class(lua_State *L)
     return 0;
 }
 
-/* relay_begin(req, res): commits; yields until the answer has ended. */
+/* { mode, max_bytes } of perilune.config.normalise, or nil. */
+static struct pl_rescue_options check_rescue(lua_State *L, int index)
+{
+    static const char *const modes[] = {"continue", "restart", NULL};
+    struct pl_rescue_options options = {0};
+    if (lua_isnoneornil(L, index))
+        return options;
+    luaL_checktype(L, index, LUA_TTABLE);
+    lua_getfield(L, index, "mode");
+    lua_getfield(L, index, "max_bytes");
+    options.continues = luaL_checkoption(L, -2, NULL, modes) == 0;
+    lua_Number max_bytes = luaL_checknumber(L, -1);
+    if (!(max_bytes >= 1 && max_bytes <= RESCUE_MAX_BYTES))
+        luaL_error(L, "rescue: max_bytes must be within 1..%d", RESCUE_MAX_BYTES);
+    options.max_bytes = (size_t)max_bytes;
+    lua_pop(L, 2);
+    return options;
+}
+
+/* relay_begin(req, res, rescue): commits, or goes on at a seam; yields until the answer has ended.
+ */
 static int relay_begin(lua_State *L)
 {
-    struct pl_request *self = check_uncommitted(L);
+    struct pl_request *self = check_sendable(L);
     pl_bind_check_response(L, 2, self);
+    if (self->at_seam && self->current->response.intake == PL_INTAKE_RELAYING)
+        return luaL_error(L, "this answer has been relayed, and broke off");
+    if (!self->committed)
+        self->rescue = check_rescue(L, 3);
     if (self->current->attempt)
         pl_bind_check_wait(L, self);
     if (pl_request_relay(self))
@@ -299,11 +338,49 @@ static int relay_begin(lua_State *L)
     return wait_for(L, self, PL_WAIT_RELAY, "the end of a relayed answer");
 }
 
-/* relay_result(req) -> true | nil, class */
+/* end_at_seam(req): if an answer has broken off, the client's ends in an error; whether that is so.
+ */
+static int end_at_seam(lua_State *L)
+{
+    struct pl_request *self = check_sendable(L);
+    bool is_at_seam = self->at_seam;
+    if (is_at_seam)
+        pl_request_give_up(self);
+    lua_pushboolean(L, is_at_seam);
+    return 1;
+}
+
+/* resumes(req) -> "continue" | "restart" | nil: how the last try was asked to go on. */
+static int resumes(lua_State *L)
+{
+    const struct pl_request *self = check(L, 1, REQUEST_CLASS);
+    const char *name = pl_resume_name(self->current->resume);
+    name ? lua_pushstring(L, name) : lua_pushnil(L);
+    return 1;
+}
+
+/* At a seam: nil, class, true, error; the class is "parted" for another text than the client has.
+ */
+static int push_seam(lua_State *L, struct pl_request *self)
+{
+    const struct pl_response *response = &self->current->response;
+    lua_pushnil(L);
+    lua_pushstring(L, pl_request_is_parted(self) ? "parted" : pl_failure_name(response->failure));
+    lua_pushboolean(L, 1);
+    if (response->error.len == 0)
+        return 3;
+    push_str(L, response->error);
+    return 4;
+}
+
+/* relay_result(req) -> true | nil, class, is_open, error; is_open: another target may go on, and
+ * `error` is what this one said in place of an event, to be settled */
 static int relay_result(lua_State *L)
 {
     struct pl_request *self = check(L, 1, REQUEST_CLASS);
     enum pl_failure failure = self->current->response.failure;
+    if (self->at_seam)
+        return push_seam(L, self);
     if (failure == PL_FAIL_NONE) {
         lua_pushboolean(L, 1);
         return 1;
@@ -471,14 +548,16 @@ static struct pl_gate_options check_gate(lua_State *L, int index)
     lua_getfield(L, index, "on");
     lua_getfield(L, index, "max_bytes");
     lua_getfield(L, index, "check_body");
+    lua_getfield(L, index, "drops_malformed");
     lua_getfield(L, index, "settles");
     lua_getfield(L, index, "heartbeat_ms");
-    gate.on = (enum pl_gate_on)luaL_checkoption(L, -5, NULL, names);
-    gate.max_bytes = (uint32_t)luaL_checkint(L, -4);
-    gate.check_body = lua_toboolean(L, -3);
+    gate.on = (enum pl_gate_on)luaL_checkoption(L, -6, NULL, names);
+    gate.max_bytes = (uint32_t)luaL_checkint(L, -5);
+    gate.check_body = lua_toboolean(L, -4);
+    gate.drops_malformed = lua_toboolean(L, -3);
     gate.settles = lua_toboolean(L, -2);
     gate.heartbeat_ms = (uint32_t)luaL_optint(L, -1, 0);
-    lua_pop(L, 5);
+    lua_pop(L, 6);
     return gate;
 }
 
@@ -554,6 +633,8 @@ void pl_bind_request(lua_State *L)
                                          {"settle_class", settle_class},
                                          {"relay_begin", relay_begin},
                                          {"relay_result", relay_result},
+                                         {"end_at_seam", end_at_seam},
+                                         {"resumes", resumes},
                                          {"respond", respond},
                                          {"fail", fail},
                                          {"sleep_ms", sleep_ms},

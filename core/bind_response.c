@@ -149,7 +149,7 @@ static int headers_index(lua_State *L)
 static int collect_begin(lua_State *L)
 {
     struct pl_request *request = check(L, 1, RESPONSE_CLASS);
-    if (request->committed)
+    if (request->current->response.intake == PL_INTAKE_RELAYING)
         return luaL_error(L, "the answer is being relayed");
     if (request->current->response.status >= 400 || !request->current->attempt)
         return 0;

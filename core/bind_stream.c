@@ -27,7 +27,12 @@ static int check_status(lua_State *L, int index)
 /* can_relay(req, res): whether it can follow what the client has had, see request_heartbeat.c */
 static int can_relay(lua_State *L)
 {
-    struct pl_request *self = check_uncommitted(L);
+    struct pl_request *self = pl_bind_check_request(L, 1);
+    if (self->at_seam) { /* what cannot go on there is refused there */
+        lua_pushboolean(L, 1);
+        return 1;
+    }
+    self = check_uncommitted(L);
     const struct pl_response *response = &self->current->response;
     pl_bind_check_response(L, 2, self);
     bool is_stream = response->is_sse && response->status < 300;
@@ -74,7 +79,7 @@ static int fail_as(lua_State *L)
     json.data = luaL_checklstring(L, 3, &json.len);
     size_t len;
     char *event = pl_client_error_wrap(self->dialect, json, &len);
-    self->relayed = lua_toboolean(L, 4);
+    self->served_by = lua_toboolean(L, 4) ? self->current->target : NULL;
     pl_request_drop_answer(self);
     pl_request_end_stream(self, status, event, len);
     free(event);

@@ -337,6 +337,12 @@ static void target_deinit(struct pl_target *self)
     free(self->route);
     free(self->model);
     free(self->model_json);
+    free(self->prefix_members);
+    for (size_t i = 0; i < self->prefix_edit_count; i++) {
+        free((char *)self->prefix_edits[i].key.data);
+        free((char *)self->prefix_edits[i].value.data);
+    }
+    free(self->prefix_edits);
     pl_headers_deinit(&self->set_headers);
 }
 

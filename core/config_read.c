@@ -5,6 +5,7 @@
 #include "config_internal.h"
 #include "log.h"
 #include "redact.h"
+#include "rescue_write.h"
 #include <lauxlib.h>
 #include <openssl/sha.h>
 #include <stdio.h>
@@ -338,26 +339,70 @@ static struct pl_str copy_str(struct pl_str text)
     return (struct pl_str){pl_xstrndup(text.data, text.len), text.len};
 }
 
+/* Members of an object after others, as raw JSON. */
+static char *read_members(lua_State *L, int index, const char *key)
+{
+    struct pl_rescue_text text = {0};
+    lua_getfield(L, index, key);
+    for (size_t i = 0; i < lua_objlen(L, -1); i++) {
+        size_t len;
+        lua_rawgeti(L, -1, (int)i + 1);
+        struct pl_str name = pair_item(L, 1);
+        char *quoted = pl_json_encode_string(name.data, name.len, &len);
+        pl_rescue_put(&text, PL_STR(","));
+        pl_rescue_put(&text, (struct pl_str){quoted, len});
+        pl_rescue_put(&text, PL_STR(":"));
+        pl_rescue_put(&text, pair_item(L, 2));
+        free(quoted);
+        lua_pop(L, 1);
+    }
+    lua_pop(L, 1);
+    char *members = pl_xstrndup(text.data ? text.data : "", text.len);
+    pl_rescue_text_deinit(&text);
+    return members;
+}
+
+static struct pl_json_edit *read_pairs(lua_State *L, int index, const char *key, size_t room,
+                                       size_t *out_count)
+{
+    lua_getfield(L, index, key);
+    size_t count = lua_objlen(L, -1);
+    struct pl_json_edit *edits = pl_xcalloc(count + room, sizeof(*edits));
+    for (size_t i = 0; i < count; i++) {
+        lua_rawgeti(L, -1, (int)i + 1);
+        edits[i] = (struct pl_json_edit){.key = copy_str(pair_item(L, 1)),
+                                         .value = copy_str(pair_item(L, 2))};
+        lua_pop(L, 1);
+    }
+    lua_pop(L, 1);
+    *out_count = count;
+    return edits;
+}
+
 static void read_edits(lua_State *L, int index, struct pl_target *self)
 {
     char **unset = read_strings(L, index, "unset_body");
     size_t unset_count = 0;
     while (unset[unset_count])
         unset_count++;
-    lua_getfield(L, index, "set_body");
-    size_t set_count = lua_objlen(L, -1);
-    self->edits = pl_xcalloc(set_count + unset_count + 1, sizeof(*self->edits));
-    for (size_t i = 0; i < set_count; i++) {
-        lua_rawgeti(L, -1, (int)i + 1);
-        self->edits[self->edit_count++] = (struct pl_json_edit){.key = copy_str(pair_item(L, 1)),
-                                                                .value = copy_str(pair_item(L, 2))};
-        lua_pop(L, 1);
-    }
-    lua_pop(L, 1);
+    self->edits = read_pairs(L, index, "set_body", unset_count + 1, &self->edit_count);
     for (size_t i = 0; i < unset_count; i++)
         self->edits[self->edit_count++] =
             (struct pl_json_edit){.key = {unset[i], strlen(unset[i])}, .value = {NULL, 0}};
     free(unset);
+}
+
+/* How a target is asked to go on from the assistant's words. */
+static void read_prefix(lua_State *L, int index, struct pl_target *self)
+{
+    lua_getfield(L, index, "prefix");
+    int at = lua_gettop(L);
+    self->refuses_prefix = !lua_istable(L, at);
+    if (!self->refuses_prefix) {
+        self->prefix_members = read_members(L, at, "set_message");
+        self->prefix_edits = read_pairs(L, at, "set_body", 1, &self->prefix_edit_count);
+    }
+    lua_pop(L, 1);
 }
 
 static void read_target(lua_State *L, int index, struct pl_target *self)
@@ -376,6 +421,7 @@ static void read_target(lua_State *L, int index, struct pl_target *self)
     pl_config_read_headers(L, index, "set_headers", &self->set_headers);
     self->remove_headers = read_strings(L, index, "remove_headers");
     read_edits(L, index, self);
+    read_prefix(L, index, self);
     self->limits = read_timeouts(L, index);
     lua_getfield(L, index, "limits");
     self->max_in_flight = get_u32(L, lua_gettop(L), "concurrent_count");

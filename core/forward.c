@@ -6,6 +6,7 @@
  * spliced. Nothing of one target's credential can reach another: the head is built anew each time.
  */
 #include "request.h"
+#include "rescue.h"
 #include <stdlib.h>
 #include <string.h>
 
@@ -261,14 +262,79 @@ static size_t gather_edits(const struct pl_try *self, struct pl_json_edit *edits
     return count + pl_forward_edits(self->target, edits + count);
 }
 
+/* What an earlier edit, or else the client, says of a field; empty: nothing. */
+static struct pl_str value_so_far(const struct pl_request *request,
+                                  const struct pl_json_edit *edits, size_t count, struct pl_str key)
+{
+    for (size_t i = count; i > 0; i--) {
+        if (pl_str_equal(edits[i - 1].key, key))
+            return edits[i - 1].value.data ? edits[i - 1].value : PL_STR("");
+    }
+    const struct pl_json_member *member = pl_json_find(&request->json, key);
+    return member ? (struct pl_str){request->json.text + member->value_start, member->value_len}
+                  : PL_STR("");
+}
+
+/* What has been written already is taken off what the answer may have in all. */
+static size_t lower_limits(struct pl_try *self, struct pl_json_edit *edits, size_t count,
+                           uint32_t token_count)
+{
+    static const struct pl_str keys[] = {{"max_tokens", 10}, {"max_completion_tokens", 21}};
+    size_t added = 0;
+    for (size_t i = 0; i < PL_COUNT(keys); i++) {
+        struct pl_str limit = value_so_far(self->request, edits, count, keys[i]);
+        int64_t left = pl_rescue_tokens_left(limit, token_count);
+        if (left < 0)
+            continue;
+        size_t len = pl_put_decimal(self->token_limits[i], (uint64_t)left);
+        edits[count + added++] =
+            (struct pl_json_edit){.key = keys[i], .value = {self->token_limits[i], len}};
+    }
+    return added;
+}
+
+/* At a seam: the words that the client has become those of the assistant, and the target is asked
+ * for what follows. Where the body leaves no room for them it is asked afresh. */
+static size_t add_prefix(struct pl_try *self, struct pl_json_edit *edits, size_t count)
+{
+    const struct pl_request *request = self->request;
+    const struct pl_target *target = self->target;
+    uint32_t token_count;
+    size_t before = count;
+    struct pl_str prefix = pl_request_prefix(request, &token_count), key = PL_STR("messages");
+    struct pl_str messages = value_so_far(request, edits, count, key);
+    self->prefix.len = 0;
+    bool made = prefix.len > 0 && pl_rescue_put_messages(&self->prefix, messages, prefix,
+                                                         pl_str_of(target->prefix_members));
+    if (!made && prefix.len > 0 && messages.len == 0) {
+        key = PL_STR("prompt");
+        made =
+            pl_rescue_put_prompt(&self->prefix, value_so_far(request, edits, count, key), prefix);
+    }
+    if (!made) {
+        self->resume = PL_RESUME_RESTART;
+        return 0;
+    }
+    count += lower_limits(self, edits, count, token_count);
+    edits[count++] =
+        (struct pl_json_edit){.key = key, .value = {self->prefix.data, self->prefix.len}};
+    for (size_t i = 0; i < target->prefix_edit_count; i++)
+        edits[count++] = target->prefix_edits[i];
+    return count - before;
+}
+
 static int splice_json(struct pl_try *self)
 {
     struct pl_request *request = self->request;
     struct pl_json_edit stack[16], *edits = stack;
     size_t room = self->target->edit_count + request->edit_count + 2;
+    if (self->resume == PL_RESUME_CONTINUE)
+        room += self->target->prefix_edit_count + 3;
     if (room > PL_COUNT(stack))
         edits = pl_xcalloc(room, sizeof(*edits));
     size_t count = gather_edits(self, edits);
+    if (self->resume == PL_RESUME_CONTINUE)
+        count += add_prefix(self, edits, count);
     int rc = pl_json_splice_make(&self->splice, &request->json, edits, count);
     if (edits != stack)
         free(edits);
@@ -298,9 +364,9 @@ int pl_try_build(struct pl_try *self, size_t *out_count)
     size_t count = 1, body_bytes = body.len;
     const struct pl_multipart_field *field = &request->model_field;
     ask_for_usage(self);
-    bool spliced =
-        request->body_kind == PL_BODY_JSON &&
-        (target->model || target->edit_count || request->edit_count || self->stream_options);
+    bool spliced = request->body_kind == PL_BODY_JSON &&
+                   (target->model || target->edit_count || request->edit_count ||
+                    self->stream_options || self->resume == PL_RESUME_CONTINUE);
     if (spliced) {
         int rc = splice_json(self);
         if (rc != PL_OK)

@@ -5,15 +5,14 @@
  *
  * Pure, any thread. It is fed the stream's bytes, cut anywhere, until it has decided; how they are
  * cut makes no difference. It keeps one event's data at a time, at most PL_GATE_EVENT_MAX_BYTES; a
- * larger event is taken to be meaningful. What events mean is in gate_judge.c.
- *
- * Lines end in LF, CRLF or CR; comments, unknown fields and events without data say nothing (WHATWG
- * HTML 9.2.6).
+ * larger event is taken to be meaningful. Events are split in events.c, what they mean is in
+ * gate_judge.c.
  */
 #ifndef PL_GATE_H
 #define PL_GATE_H
 
 #include "base.h"
+#include "events.h"
 #include "gate_judge.h"
 
 #define PL_GATE_EVENT_MAX_BYTES 65536
@@ -22,20 +21,9 @@ struct pl_gate {
     enum pl_gate_verdict verdict;
     /* private to gate.c below */
     struct pl_gate_seen seen;
-    uint8_t state;
-    uint8_t field_len; /* one more than fits when it was cut */
-    uint8_t name_len;  /* the same */
-    bool line_is_new;  /* nothing of this line has been read */
-    bool last_was_cr;  /* an LF that comes next belongs to the line end before it */
-    bool is_past_first_line;
-    bool has_events;   /* one has been judged */
-    bool has_data;     /* a data line of this event has begun */
-    bool may_be_space; /* the next byte is the value's first */
-    bool is_foreign;   /* a line was no field of an event stream */
-    char field[8];     /* the name of the field: a byte order mark and "event" fit */
-    char name[16];     /* of the event */
-    char *data;        /* NULL while there is none */
-    size_t data_len, data_cap;
+    struct pl_events events;
+    bool has_events; /* one has been judged */
+    bool decided;    /* by the event at hand */
 };
 
 void pl_gate_init(struct pl_gate *self);

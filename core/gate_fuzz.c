@@ -17,7 +17,7 @@ static void feed(struct pl_gate *self, const char *data, size_t len)
     memcpy(copy, data, len);
     pl_gate_feed(self, copy, len);
     free(copy);
-    if (self->data_len > PL_GATE_EVENT_MAX_BYTES)
+    if (self->events.data_len > PL_GATE_EVENT_MAX_BYTES)
         abort();
 }
 

@@ -314,10 +314,12 @@ static enum pl_gate_verdict judge_object(struct pl_gate_seen *seen, struct pl_st
     return meaningful_if(!pl_json_is_blank(event));
 }
 
-enum pl_gate_verdict pl_gate_judge_event(struct pl_gate_seen *seen, struct pl_str name,
-                                         struct pl_str data)
+/* The event's object into `object`, where it is to be looked into; else the verdict is all. */
+static enum pl_gate_verdict open_event(struct pl_str name, struct pl_str data,
+                                       struct pl_str *object)
 {
     struct pl_str text = trim(data);
+    *object = PL_STR("");
     if (pl_str_equal(name, PL_STR("error")) || is_exception(name))
         return PL_GATE_ERROR;
     if (pl_str_equal(name, PL_STR("ping")) || text.len == 0)
@@ -328,7 +330,29 @@ enum pl_gate_verdict pl_gate_judge_event(struct pl_gate_seen *seen, struct pl_st
     if (rc != PL_OK)
         return rc == PL_ERR_LIMIT ? PL_GATE_MEANINGFUL : PL_GATE_MALFORMED;
     text = unwrap(text);
-    return is_object(text) ? judge_object(seen, text) : PL_GATE_MEANINGFUL;
+    if (!is_object(text))
+        return PL_GATE_MEANINGFUL;
+    *object = text;
+    return PL_GATE_WAIT;
+}
+
+enum pl_gate_verdict pl_gate_judge_event(struct pl_gate_seen *seen, struct pl_str name,
+                                         struct pl_str data)
+{
+    struct pl_str object;
+    enum pl_gate_verdict verdict = open_event(name, data, &object);
+    return object.len > 0 ? judge_object(seen, object) : verdict;
+}
+
+enum pl_gate_verdict pl_gate_judge_frame(struct pl_str name, struct pl_str data)
+{
+    struct pl_str object;
+    enum pl_gate_verdict verdict = open_event(name, data, &object);
+    if (object.len == 0)
+        return verdict;
+    struct top top = read_top(object);
+    bool failed = is_error(&top) || pl_str_equal(top.type, PL_STR("response.failed"));
+    return failed ? PL_GATE_ERROR : PL_GATE_WAIT;
 }
 
 /* ---- a whole answer ------------------------------------------------------------------------- */

@@ -26,6 +26,9 @@ struct pl_gate_seen {
 /** Judges one event. `name` may be empty; `data` is what its data lines say, not empty. */
 enum pl_gate_verdict pl_gate_judge_event(struct pl_gate_seen *seen, struct pl_str name,
                                          struct pl_str data);
+/** The same as far as an event says it by itself, whatever it tells of an answer: ERROR, MALFORMED,
+ *  EMPTY for the end of a stream, MEANINGFUL where nobody can tell, else WAIT. */
+enum pl_gate_verdict pl_gate_judge_frame(struct pl_str name, struct pl_str data);
 /** Judges a whole answer that is not streamed; never WAIT. One without choices, content, output or
  *  data is empty. */
 enum pl_gate_verdict pl_gate_judge_body(struct pl_str body);

@@ -326,7 +326,7 @@ static void test_large_event(void **state)
             pl_gate_feed(&gate, filler, step);
         }
         assert_int_equal(gate.verdict, PL_GATE_MEANINGFUL);
-        assert_true(gate.data_cap <= 2 * PL_GATE_EVENT_MAX_BYTES);
+        assert_true(gate.events.data_cap <= 2 * PL_GATE_EVENT_MAX_BYTES);
         pl_gate_deinit(&gate);
     }
 }

@@ -15,9 +15,18 @@ static const char *skip_space(const char *at, const char *end)
 static const char *skip_string(const char *at, const char *end)
 {
     at++;
-    while (at < end && *at != '"')
-        at += *at == '\\' && end - at > 1 ? 2 : 1;
-    return at < end ? at + 1 : end;
+    while (at < end) {
+        const char *quote = memchr(at, '"', (size_t)(end - at));
+        if (!quote)
+            return end;
+        const char *back = quote;
+        while (back > at && back[-1] == '\\')
+            back--;
+        if ((quote - back) % 2 == 0)
+            return quote + 1;
+        at = quote + 1;
+    }
+    return end;
 }
 
 /* Past a number, true, false or null. */
@@ -30,16 +39,17 @@ static const char *skip_word(const char *at, const char *end)
 
 static const char *skip_container(const char *at, const char *end)
 {
+    static const int8_t kinds[256] = {['{'] = 1, ['['] = 1, ['}'] = -1, [']'] = -1, ['"'] = 2};
     size_t depth = 0;
     while (at < end) {
-        if (*at == '"') {
+        int8_t kind = kinds[(uint8_t)*at];
+        if (kind == 2) {
             at = skip_string(at, end);
             continue;
         }
-        depth += *at == '{' || *at == '[';
-        depth -= *at == '}' || *at == ']';
         at++;
-        if (depth == 0)
+        depth += (size_t)kind;
+        if (kind != 0 && depth == 0)
             break;
     }
     return at;

@@ -313,6 +313,18 @@ static void count_retries(cell *route, const struct pl_record *record)
         add(&route[PL_METRICS_ROUTE_RETRY_SUCCESSES], 1);
 }
 
+/* Answers that broke off and that another target was asked to go on with. */
+static void count_rescue(cell *route, const struct pl_record *record)
+{
+    size_t resumed = 0;
+    while (resumed < record->attempt_count && !record->attempts[resumed].resumes)
+        resumed++;
+    if (resumed == record->attempt_count)
+        return;
+    bool is_whole = record->end == PL_END_COMPLETE;
+    add(&route[is_whole ? PL_METRICS_ROUTE_RESCUES : PL_METRICS_ROUTE_FAILED_RESCUES], 1);
+}
+
 static void count_request(const struct counter *self)
 {
     const struct pl_record *record = self->record;
@@ -322,6 +334,7 @@ static void count_request(const struct counter *self)
     cell *route = cells_of(self, PL_METRICS_ROUTE, self->route, NONE);
     observe(&route[PL_METRICS_ROUTE_DURATION], &pl_metrics_durations, record->duration_ms);
     count_retries(route, record);
+    count_rescue(route, record);
     for (size_t hedge = 0; record->hedges && hedge < PL_HEDGE_COUNT; hedge++)
         add(&route[PL_METRICS_ROUTE_HEDGES + hedge], record->hedges[hedge]);
 }
@@ -339,6 +352,7 @@ static cell *count_attempt(const struct counter *self, const struct pl_record_at
         add(&target[PL_METRICS_TARGET_REUSES], 1);
     else if (attempt->connect_ms != PL_UNKNOWN_MS)
         add(&target[PL_METRICS_TARGET_CONNECTS], 1);
+    add(&target[PL_METRICS_TARGET_MALFORMED_EVENTS], attempt->malformed_event_count);
     if (attempt->class == PL_CLASS_HEDGE_LOST) {
         add(&target[PL_METRICS_TARGET_INPUT_TOKENS], (uint64_t)PL_MAX(attempt->input_tokens, 0));
         add(&target[PL_METRICS_TARGET_OUTPUT_TOKENS], (uint64_t)PL_MAX(attempt->output_tokens, 0));
@@ -360,7 +374,7 @@ static void count_token_time(cell *target, const struct pl_record *record,
 {
     if (!record->stream || record->end != PL_END_COMPLETE || record->output_tokens < 2 ||
         served->first_token_ms == PL_UNKNOWN_MS || served->total_ms == PL_UNKNOWN_MS ||
-        served->total_ms < served->first_token_ms)
+        served->total_ms < served->first_token_ms || served->resumes)
         return;
     uint64_t span_us = (uint64_t)(served->total_ms - served->first_token_ms) * 1000;
     observe(&target[PL_METRICS_TARGET_TOKEN_TIME], &pl_metrics_token_times,

@@ -279,6 +279,26 @@ static void test_retries_without_success(void **state)
     assert_line("perilune_fallbacks_total{route=\"chat\"} 2");
 }
 
+static void test_rescues(void **state)
+{
+    (void)state;
+    struct pl_record_attempt attempts[] = {attempt_of("a", 200, PL_CLASS_TRUNCATED),
+                                           attempt_of("b", 200, PL_CLASS_OK)};
+    struct pl_record record = good_record(attempts, 2);
+    pl_metrics_add(metrics, 0, &record); /* another try is not a rescue yet */
+    assert_line("perilune_rescues_total{route=\"chat\",end=\"complete\"} 0");
+    attempts[1].resumes = "continue";
+    attempts[0].malformed_event_count = 3;
+    pl_metrics_add(metrics, 0, &record);
+    record.end = PL_END_CUT;
+    pl_metrics_add(metrics, 0, &record);
+    pl_metrics_add(metrics, 0, &record);
+    assert_line("perilune_rescues_total{route=\"chat\",end=\"complete\"} 1");
+    assert_line("perilune_rescues_total{route=\"chat\",end=\"cut\"} 2");
+    assert_line("perilune_malformed_events_total{target=\"a\"} 9");
+    assert_line("perilune_malformed_events_total{target=\"b\"} 0");
+}
+
 static void test_stream_times(void **state)
 {
     (void)state;
@@ -572,6 +592,7 @@ int main(void)
         TEST(test_hedged),
         TEST(test_retry_after_a_hedge),
         TEST(test_retries_without_success),
+        TEST(test_rescues),
         TEST(test_stream_times),
         TEST(test_times_that_are_not_known),
         TEST(test_histogram_ends),

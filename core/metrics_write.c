@@ -55,6 +55,17 @@ static void write_labelled(struct pl_metrics_text *out, const char *name, const 
     pl_metrics_text_relabel(out, key_len);
 }
 
+static void write_rescues(struct pl_metrics_text *out, const uint64_t *cells)
+{
+    write_labelled(out, "end", "complete", cells[PL_METRICS_ROUTE_RESCUES]);
+    write_labelled(out, "end", "cut", cells[PL_METRICS_ROUTE_FAILED_RESCUES]);
+}
+
+static void write_malformed_events(struct pl_metrics_text *out, const uint64_t *cells)
+{
+    pl_metrics_text_count(out, cells[PL_METRICS_TARGET_MALFORMED_EVENTS]);
+}
+
 static void write_hedges(struct pl_metrics_text *out, const uint64_t *cells)
 {
     for (int hedge = 0; hedge < PL_HEDGE_COUNT; hedge++)
@@ -189,6 +200,12 @@ static const struct {
      PL_METRICS_ROUTE,
      {"route", NULL},
      write_fallbacks},
+    {"rescues_total",
+     "counter",
+     "Streams that broke off and that another target was asked to go on with, by how they ended.",
+     PL_METRICS_ROUTE,
+     {"route", NULL},
+     write_rescues},
     {"hedges_total",
      "counter",
      "Times a target was slow enough for a second one to be asked, by what came of that.",
@@ -249,6 +266,12 @@ static const struct {
      PL_METRICS_TARGET,
      {"target", NULL},
      write_cached_tokens},
+    {"malformed_events_total",
+     "counter",
+     "Events of streams that were no JSON, as far as events are read.",
+     PL_METRICS_TARGET,
+     {"target", NULL},
+     write_malformed_events},
     {"reasoning_tokens_total",
      "counter",
      "Output tokens that the target spent on reasoning.",

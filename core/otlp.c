@@ -256,6 +256,8 @@ static void put_try(struct pl_otlp_text *self, const struct pl_record *record, s
         PL_OTLP_INT(self, "perilune.key", attempt->key);
     PL_OTLP_TEXT(self, "perilune.work", attempt->work ? pl_work_name(attempt->work) : NULL);
     PL_OTLP_TRUE(self, "perilune.connection.reused", attempt->reused);
+    PL_OTLP_TEXT(self, "perilune.resumes", attempt->resumes);
+    PL_OTLP_TRUE(self, "perilune.parted", attempt->parted);
     PL_OTLP_TRUE(self, "perilune.hedge", attempt->is_hedge);
     if (attempt->class == PL_CLASS_HEDGE_LOST) {
         PL_OTLP_INT(self, "gen_ai.usage.input_tokens", attempt->input_tokens);

@@ -43,6 +43,7 @@ static struct pl_record chat_record(void)
          .total_ms = 369,
          .body_bytes = 2048,
          .reused = true,
+         .resumes = "continue",
          .span_id = 0x22},
     };
     return (struct pl_record){
@@ -153,7 +154,7 @@ static const char CHAT_SPANS[] =
     I("http.request.resend_count", 1) ","
     I("http.response.body.size", 2048) ","
     S("perilune.class", "ok") ","
-    T("perilune.connection.reused") ","
+    T("perilune.connection.reused") "," S("perilune.resumes", "continue") ","
     I("perilune.wait_ms", 100) ","
     I("perilune.head_ms", 20) ","
     S("gen_ai.response.model", "small-2026") ","

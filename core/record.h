@@ -118,9 +118,13 @@ struct pl_record_attempt {
     uint32_t total_ms;       /* the end of the body, or of the try otherwise */
     uint64_t body_bytes;     /* of the answer, as the upstream sent it */
     bool reused;             /* over a kept connection */
-    enum pl_work work;       /* NONE of a good one */
-    uint8_t key;             /* of the provider's keys it had this one, from 1 on; 0: no choice */
-    bool is_hedge;           /* the second of two at once */
+    const char *resumes;     /* "continue", "restart": it was to go on with an answer that broke off
+                                elsewhere; NULL: it was not */
+    bool parted;             /* but said something else than the client had by then */
+    uint32_t malformed_event_count; /* of its stream, as far as events were read */
+    enum pl_work work;              /* NONE of a good one */
+    uint8_t key;   /* of the provider's keys it had this one, from 1 on; 0: no choice */
+    bool is_hedge; /* the second of two at once */
     /* of one whose answer was dropped for that of the other; the record has those of the answer
        that served */
     int64_t input_tokens, output_tokens;

@@ -292,6 +292,11 @@ static void put_attempt(struct pl_record_text *self, const struct pl_record_atte
         PUT(self, ",\"reused\":true");
     else
         PUT(self, ",\"reused\":false");
+    JSON_TEXT(self, "resumes", attempt->resumes);
+    if (attempt->parted)
+        PUT(self, ",\"parted\":true");
+    JSON_NUMBER(self, "malformed_events", attempt->malformed_event_count > 0,
+                attempt->malformed_event_count);
     if (attempt->is_hedge)
         PUT(self, ",\"hedge\":true");
     if (attempt->class == PL_CLASS_HEDGE_LOST) {

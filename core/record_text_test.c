@@ -32,7 +32,10 @@ static const struct pl_record_attempt attempts[] = {
      .head_ms = 20,
      .first_token_ms = 30,
      .total_ms = 40,
-     .reused = true},
+     .reused = true,
+     .resumes = "restart",
+     .parted = true,
+     .malformed_event_count = 2},
 };
 
 static const struct pl_record whole = {
@@ -106,7 +109,8 @@ static void test_json(void **state)
         "\"start_ms\":0,\"wait_ms\":0,\"total_ms\":3,\"reused\":false,\"detail\":\"refused\"},"
         "{\"target\":\"b/gpt-4\",\"provider\":\"b\",\"status\":200,\"class\":\"ok\","
         "\"start_ms\":10,\"wait_ms\":7,\"head_ms\":20,\"first_token_ms\":30,\"total_ms\":40,"
-        "\"reused\":true}]}");
+        "\"reused\":true,\"resumes\":\"restart\",\"parted\":true,"
+        "\"malformed_events\":2}]}");
 }
 
 /* Two at once: the loser says what it has cost, the winner's counts are the record's. */
@@ -119,6 +123,11 @@ static void test_hedged_json(void **state)
     attempts[0].class = PL_CLASS_HEDGE_LOST;
     attempts[0].status = 0;
     attempts[0].is_hedge = true;
+    for (size_t i = 0; i < 2; i++) {
+        attempts[i].resumes = NULL;
+        attempts[i].parted = false;
+        attempts[i].malformed_event_count = 0;
+    }
     attempts[0].input_tokens = 12;
     attempts[0].output_tokens = -1;
     attempts[1].input_tokens = attempts[1].output_tokens = 5;

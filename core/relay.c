@@ -6,6 +6,7 @@
  * so that when the upstream is cut, what the client has is well-formed and an error event can
  * follow. An answer that is not whole is never ended as if it were.
  */
+#include "relay.h"
 #include "log.h"
 #include "request.h"
 #include <assert.h>
@@ -200,187 +201,6 @@ static void count_first_token(struct pl_request *self, int status)
         pl_figures_first_token(self->generation->figures, self->first_token_ms);
 }
 
-static void pause_for_client(struct pl_request *self)
-{
-    struct pl_try *try = self->current;
-    if (try->attempt && !try->paused) {
-        try->paused = true;
-        self->runtime->transport->pause(try->attempt);
-    }
-}
-
-static void write_client(struct pl_request *self, const char *data, size_t len)
-{
-    pl_request_note_answer(self, data, len);
-    if (len > 0 && !pl_exchange_write(self->exchange, data, len))
-        pause_for_client(self);
-}
-
-/* Passes on the first `len` held bytes. */
-static void write_held(struct pl_request *self, size_t len)
-{
-    struct evbuffer *held = self->current->response.held;
-    while (len > 0) {
-        struct evbuffer_iovec piece;
-        if (evbuffer_peek(held, (ev_ssize_t)len, NULL, &piece, 1) < 1)
-            return;
-        size_t part = PL_MIN(piece.iov_len, len);
-        write_client(self, piece.iov_base, part);
-        evbuffer_drain(held, part);
-        len -= part;
-    }
-}
-
-/* Passes on whole events, but for the one with token counts that only we have asked for. */
-static void write_events(struct pl_request *self, const char *data, size_t len)
-{
-    struct pl_try *try = self->current;
-    size_t at = 0, from = 0;
-    bool is_plain = try->reads_usage && !try->usage.met_usage && !try->hidden_ends_in_cr;
-    if (!try->hides_usage || is_plain) {
-        write_client(self, data, len);
-        return;
-    }
-    if (try->hidden_ends_in_cr && data[0] == '\n')
-        at = from = 1;
-    try->hidden_ends_in_cr = false;
-    while (at < len) {
-        size_t part = pl_usage_event_length(data + at, len - at);
-        if (pl_usage_event_is_extra(data + at, part)) {
-            write_client(self, data + from, at - from);
-            from = at + part;
-            try->hidden_ends_in_cr = from == len && data[from - 1] == '\r';
-        }
-        at += part;
-    }
-    write_client(self, data + from, len - from);
-}
-
-/* The same of the first `len` held bytes. */
-static void write_held_events(struct pl_request *self, size_t len)
-{
-    struct evbuffer *held = self->current->response.held;
-    if (!self->current->hides_usage || len == 0) {
-        write_held(self, len);
-        return;
-    }
-    const char *data = (const char *)evbuffer_pullup(held, (ev_ssize_t)len);
-    if (!data)
-        abort();
-    write_events(self, data, len);
-    evbuffer_drain(held, len);
-}
-
-static size_t held_bytes(const struct pl_response *response)
-{
-    return response->held ? evbuffer_get_length(response->held) : 0;
-}
-
-static void drop_held(struct pl_response *response)
-{
-    if (response->held)
-        evbuffer_free(response->held);
-    response->held = NULL;
-}
-
-static void relay_events(struct pl_request *self, const char *data, size_t len)
-{
-    struct pl_response *response = &self->current->response;
-    size_t whole = pl_sse_feed(&response->sse, data, len);
-    if (whole > 0 && self->current->hides_usage && held_bytes(response) > 0) {
-        pl_response_hold(response, data, whole);
-        write_held_events(self, held_bytes(response));
-        drop_held(response);
-    } else if (whole > 0) {
-        write_held(self, held_bytes(response));
-        drop_held(response);
-        write_events(self, data, whole);
-    }
-    if (whole == len) {
-        self->current->usage.met_usage = false; /* its event has passed */
-        return;
-    }
-    pl_response_hold(response, data + whole, len - whole);
-    /* an event too large to keep: from here on its bytes pass as they come */
-    if (held_bytes(response) > PL_EVENT_MAX_BYTES)
-        write_held(self, held_bytes(response));
-}
-
-void pl_request_relay_bytes(struct pl_request *self, const char *data, size_t len)
-{
-    if (self->current->response.is_sse)
-        relay_events(self, data, len);
-    else
-        write_client(self, data, len);
-}
-
-static bool is_timeout(enum pl_failure failure)
-{
-    return failure >= PL_FAIL_TIMEOUT_CONNECT && failure <= PL_FAIL_TIMEOUT_DEADLINE;
-}
-
-/* The last event of a stream that will not end well, so that the client's library raises. */
-static void write_error_event(struct pl_request *self, enum pl_failure failure)
-{
-    char message[256];
-    snprintf(message, sizeof(message), "The stream from %s ended early: %s",
-             self->current->target->name, pl_failure_name(failure));
-    struct pl_client_error error = {.status = is_timeout(failure) ? 504 : 502,
-                                    .message = pl_str_of(message),
-                                    .code = pl_failure_name(failure),
-                                    .request_id = self->id};
-    size_t len;
-    char *event =
-        pl_client_error_event(self->dialect, &error, self->current->response.sse.event_count, &len);
-    write_client(self, event, len);
-    free(event);
-}
-
-/* A stream framed by the close of the connection is whole only if it says so itself. */
-static bool is_cut(const struct pl_response *response)
-{
-    return response->is_sse && response->framing == PL_FRAMING_EOF && !response->sse.seen_terminal;
-}
-
-static void end_relay(struct pl_request *self, enum pl_failure failure)
-{
-    struct pl_response *response = &self->current->response;
-    struct pl_exchange *exchange = self->exchange;
-    if (failure == PL_FAIL_NONE && is_cut(response))
-        failure = PL_FAIL_TRUNCATED;
-    response->failure = failure;
-    pl_try_leave(self->current);
-    if (failure == PL_FAIL_NONE) {
-        if (response->is_sse)
-            write_held_events(self, held_bytes(response));
-        else
-            write_held(self, held_bytes(response));
-        self->exchange = NULL;
-        pl_exchange_end(exchange);
-        return;
-    }
-    pl_log(PL_LOG_WARN, "request %s: answer of %s broke off: %s %s", self->id,
-           self->current->target->name, pl_failure_name(failure),
-           response->detail ? response->detail : "");
-    struct pl_trail_entry *entry = pl_try_entry(self->current);
-    entry->failure = failure;
-    entry->class = pl_request_class_of(failure);
-    pl_try_note_cut(self->current);
-    if (response->is_sse)
-        write_error_event(self, failure);
-    self->broken = true;
-    snprintf(self->reason, sizeof(self->reason), "%s", pl_failure_name(failure));
-    self->exchange = NULL;
-    pl_exchange_abort(exchange, false);
-}
-
-void pl_request_relay_done(struct pl_request *self, enum pl_failure failure)
-{
-    pl_try_cancel(self->current);
-    end_relay(self, failure);
-    pl_request_wake(self, PL_WAIT_RELAY);
-}
-
 /* What is declared to the client; an error whose body broke off is sent as far as it came. Of a
  * stream nothing is: it may end in an event of ours, which must not fill up the missing bytes. */
 static int64_t declared_length(const struct pl_response *response)
@@ -388,31 +208,25 @@ static int64_t declared_length(const struct pl_response *response)
     if (response->is_sse)
         return -1;
     if (response->status >= 400 && response->failure != PL_FAIL_NONE)
-        return (int64_t)held_bytes(response);
+        return (int64_t)pl_relay_held_bytes(response);
     if (response->complete && response->framing != PL_FRAMING_NONE)
-        return (int64_t)held_bytes(response);
+        return (int64_t)pl_relay_held_bytes(response);
     return response->content_length_bytes;
 }
 
-/* A stream may stay open for minutes: what only another try would need is given back. */
-static void forget_request(struct pl_request *self)
+/* False: the stream goes no further, and was ended. */
+static bool pass_what_is_there(struct pl_request *self)
 {
-    struct pl_try *try = self->current;
-    if (!try->attempt || !self->runtime->transport->is_sent(try->attempt))
-        return;
-    pl_exchange_forget_request(self->exchange);
-    self->body = PL_STR("");
-    pl_json_deinit(&self->json);
-    pl_json_init(&self->json);
-    pl_json_splice_deinit(&try->splice);
-    pl_json_splice_init(&try->splice);
-    free(try->head);
-    free(try->pieces);
-    free(try->stream_options);
-    try->stream_options = NULL;
-    try->head = NULL;
-    try->pieces = NULL;
-    try->head_len = try->head_cap = try->piece_cap = 0;
+    struct pl_response *response = &self->current->response;
+    if (!response->is_sse) {
+        pl_relay_write_held(self, pl_relay_held_bytes(response));
+        pl_relay_drop_held(response);
+        return true;
+    }
+    pl_relay_open_reader(self);
+    bool goes_on = pl_relay_pass_held(self, response->held_whole_bytes);
+    pl_relay_release(self);
+    return goes_on;
 }
 
 bool pl_request_relay(struct pl_request *self)
@@ -420,12 +234,15 @@ bool pl_request_relay(struct pl_request *self)
     pl_hedge_decide(self);
     struct pl_try *try = self->current;
     struct pl_response *response = &try->response;
-    assert(response->live && !self->committed);
-    assert(!self->stream_is_open || (response->is_sse && response->status < 300));
     if (self->past_deadline && try->attempt) /* there is no timer left that would end it */
         pl_request_expire_answer(self);
+    if (self->at_seam)
+        return pl_relay_join(self);
+    assert(response->live && !self->committed);
+    assert(!self->stream_is_open || (response->is_sse && response->status < 300));
     bool is_broken_error = response->status >= 400 && response->failure != PL_FAIL_NONE;
-    self->committed = self->relayed = true;
+    self->committed = true;
+    self->served_by = try->target;
     self->status = response->status;
     response->intake = PL_INTAKE_RELAYING;
     count_first_token(self, response->status);
@@ -434,21 +251,17 @@ bool pl_request_relay(struct pl_request *self)
     else
         pl_exchange_start(self->exchange, response->status,
                           answer_headers(self, &response->headers), declared_length(response));
-    if (response->is_sse) {
-        write_held_events(self, response->held_whole_bytes);
-        if (held_bytes(response) == 0)
-            drop_held(response);
-        forget_request(self);
-    } else {
-        write_held(self, held_bytes(response));
-        drop_held(response);
+    if (!pass_what_is_there(self)) {
+        pl_try_cancel(try);
+        pl_relay_end_broken(self);
+        return true;
     }
     if (try->attempt) {
         if (!try->paused)
             self->runtime->transport->resume(try->attempt);
         return false;
     }
-    end_relay(self, is_broken_error ? PL_FAIL_NONE : response->failure);
+    pl_relay_end(self, is_broken_error ? PL_FAIL_NONE : response->failure);
     return true;
 }
 

@@ -278,6 +278,7 @@ static void on_writable(void *arg)
     struct pl_try *try = self->current;
     if (try->paused) {
         try->paused = false;
+        try->event_ms = pl_last_now_ms();
         if (try->attempt)
             self->runtime->transport->resume(try->attempt);
     }
@@ -486,9 +487,12 @@ static void forget(struct pl_request *self)
     self->past_deadline = self->broken = self->floor = self->first_token = false;
     self->refuses_floor = false;
     self->gate = (struct pl_gate_options){0};
+    self->rescue = (struct pl_rescue_options){0};
+    self->at_seam = self->resumes_afresh = false;
+    self->served_by = NULL;
     self->log_line_count = 0;
     self->policy_fault = PL_POLICY_FAULT_NONE;
-    self->failed = self->killed = self->relayed = false;
+    self->failed = self->killed = false;
     self->policy = self->model_match = self->deadline_headers = NULL;
     self->give_up_code[0] = '\0';
     self->give_up_retry_ms = 0;
@@ -508,6 +512,7 @@ void pl_request_end(struct pl_request *self)
     count_end(self);
     pl_request_drop_answer(self);
     pl_request_count(self);
+    pl_request_close_reader(self);
     pl_hedge_release(self);
     pl_request_leave_queue(self);
     pl_request_leave_retries(self);

@@ -63,9 +63,18 @@ struct pl_gate_options {
     enum pl_gate_on { PL_GATE_ON_CONTENT, PL_GATE_ON_EVENT, PL_GATE_ON_HEAD } on;
     uint32_t max_bytes;    /* held without a verdict, then it is passed on; 0: PL_HELD_MAX_BYTES */
     bool check_body;       /* a good answer that does not stream is judged by its body */
+    bool drops_malformed;  /* events that are no JSON do not go to the client */
     uint32_t heartbeat_ms; /* how often a client that waits for a stream is told so; 0: never */
     bool settles;          /* the route has classes of its own: health waits until Lua has told */
 };
+
+/** Whether another target may go on with a relayed stream that breaks off; as the policy says. */
+struct pl_rescue_options {
+    size_t max_bytes; /* of text, for which that is so; 0: none may */
+    bool continues;   /* it is asked for what follows, if it can be */
+};
+
+struct pl_relay_reader;
 
 enum pl_body_kind { PL_BODY_NONE, PL_BODY_JSON, PL_BODY_MULTIPART, PL_BODY_OPAQUE };
 
@@ -126,6 +135,11 @@ struct pl_request {
     bool client_gone;
     bool past_deadline;
     struct pl_gate_options gate;
+    struct pl_rescue_options rescue;
+    struct pl_relay_reader *reader; /* of the events of the answer; NULL: they pass unread */
+    bool at_seam;                   /* the answer broke off, and another target may go on with it */
+    bool resumes_afresh;            /* the next try at the seam is to restart, whatever it could */
+    const struct pl_target *served_by; /* who wrote the answer, the last part of it */
     char give_up_code[32];     /* why candidates gave none: "queue_full", ... ; "" otherwise */
     uint64_t give_up_retry_ms; /* and when to come again; 0: unknown */
     int status;                /* of the answer, or of an open stream; 0: none was begun */
@@ -133,7 +147,6 @@ struct pl_request {
     bool floor;                /* the floor policy serves it */
     bool first_token;          /* the first token of a good answer has gone to the client ... */
     uint32_t first_token_ms;   /* ... so long after the request's start */
-    bool relayed;              /* the answer is that of the last try */
     bool failed;               /* it got an error of ours */
     bool killed;               /* it was ended from outside */
     char reason[32];           /* why it has no whole answer, a code; "": not told */
@@ -334,13 +347,14 @@ void pl_request_open_stream(struct pl_request *self, const struct pl_headers *he
 void pl_request_tell_trail(struct pl_request *self);
 
 /**
- * Begins relaying the live answer; true when it has already ended, else wait for PL_WAIT_RELAY.
- * Into a stream that is open only another stream can be relayed.
+ * Begins relaying the live answer, or at a seam goes on with it; true when it has already ended,
+ * else wait for PL_WAIT_RELAY. Afterwards it may be at a seam. Into a stream that is open only
+ * another stream can be relayed.
  */
 bool pl_request_relay(struct pl_request *self);
 /** Body bytes of the answer being relayed. */
 void pl_request_relay_bytes(struct pl_request *self, const char *data, size_t len);
-/** The end of the answer being relayed; ends the exchange. */
+/** The end of the answer being relayed; ends the exchange, or leaves it at a seam. */
 void pl_request_relay_done(struct pl_request *self, enum pl_failure failure);
 /** Whole answer made here. `headers` may be NULL; x-request-id and the trail are added. */
 void pl_request_respond(struct pl_request *self, int status, const struct pl_headers *headers,
@@ -356,5 +370,20 @@ void pl_request_fail_with(struct pl_request *self, struct pl_client_error *error
 void pl_request_start_answer(struct pl_request *self, int status, const struct pl_headers *headers);
 /** Breaks the client's connection. */
 void pl_request_abort(struct pl_request *self, bool at_once);
+
+/* ---- relay_seam.c ---- */
+
+/** Nobody goes on at the seam: the client's stream ends in an error. */
+void pl_request_give_up(struct pl_request *self);
+/** The last try at the seam said something else than what the client has. */
+bool pl_request_is_parted(const struct pl_request *self);
+/** The class of the error that made the seam. */
+void pl_request_learn_of_break(struct pl_request *self, enum pl_failure failure);
+/** Token counts of an answer in several parts, from those of the last one (-1: not told). */
+void pl_request_add_parts(const struct pl_request *self, int64_t *input, int64_t *output);
+/** Lets go of what was read of the answer. Idempotent. */
+void pl_request_close_reader(struct pl_request *self);
+/** What the last try at the seam is to be asked: the answer's text so far, or nothing. */
+struct pl_str pl_request_prefix(const struct pl_request *self, uint32_t *token_count);
 
 #endif

@@ -83,7 +83,9 @@ static void answer_for_policy_error(struct pl_request *self)
 {
     if (!self->exchange)
         return;
-    if (self->committed)
+    if (self->at_seam)
+        pl_request_give_up(self);
+    else if (self->committed)
         pl_request_abort(self, false);
     else if (self->past_deadline)
         pl_request_fail(self, 504, "timeout_deadline",

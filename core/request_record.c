@@ -166,6 +166,9 @@ static void fill_attempt(struct pl_record_attempt *out, const struct pl_trail_en
         .total_ms = entry->total_ms,
         .body_bytes = entry->body_bytes,
         .reused = entry->reused,
+        .resumes = pl_resume_name(entry->resume),
+        .parted = entry->parted,
+        .malformed_event_count = entry->malformed_event_count,
         .work = entry->work,
         .key = provider->key_count > 1 ? entry->key : 0,
         .is_hedge = entry->is_hedge,
@@ -178,14 +181,17 @@ static void fill_attempt(struct pl_record_attempt *out, const struct pl_trail_en
 
 static const struct pl_target *served_by(const struct pl_request *self)
 {
-    return self->relayed ? self->current->target : NULL;
+    return self->served_by;
 }
 
 static void fill_tokens(struct pl_record *out, const struct pl_request *self)
 {
     static const struct pl_usage unknown = {-1, -1, -1, -1};
     const struct pl_try *try = self->current;
-    const struct pl_usage *usage = try->reads_usage ? &try->usage.found : &unknown;
+    struct pl_usage sum = try->reads_usage ? try->usage.found : unknown;
+    const struct pl_usage *usage = &sum;
+    if (self->reader)
+        pl_request_add_parts(self, &sum.input_tokens, &sum.output_tokens);
     out->input_tokens = usage->input_tokens;
     out->output_tokens = usage->output_tokens;
     out->cached_tokens = usage->cached_tokens;

@@ -29,6 +29,8 @@ void pl_try_deinit(struct pl_try *self)
     pl_json_splice_deinit(&self->splice);
     pl_headers_deinit(&self->response.headers);
     free(self->response.detail);
+    free(self->response.tail);
+    pl_rescue_text_deinit(&self->prefix);
     free(self->stream_options);
     free(self->head);
     free(self->pieces);
@@ -147,11 +149,16 @@ static void reset_response(struct pl_try *self)
     response->error = PL_STR("");
     response->held_whole_bytes = 0;
     response->live = false;
+    response->intake = PL_INTAKE_HELD;
     response->status = 0;
     response->complete = false;
     response->failure = PL_FAIL_NONE;
     free(response->detail);
     response->detail = NULL;
+    free(response->tail);
+    response->tail = NULL;
+    response->tail_len = response->tail_cap = 0;
+    response->tail_is_cut = false;
     response->serial = ++self->request->answer_serial;
 }
 
@@ -317,7 +324,9 @@ void pl_request_settle_error(struct pl_request *self, enum pl_failure failure)
     try->response.failure = failure;
     entry->failure = failure;
     entry->class = pl_request_class_of(failure);
-    pl_try_report_failure(try, failure);
+    pl_request_learn_of_break(self, failure);
+    if (!try->place.good) /* else that is how the answer ended: leaving tells it */
+        pl_try_report_failure(try, failure);
     pl_try_leave(try);
 }
 
@@ -329,6 +338,10 @@ static void on_gate_timer(void *arg)
     (void)pl_now_ms();
     struct pl_try *self = arg;
     char detail[80];
+    if (self->watches_silence) {
+        pl_try_check_silence(self);
+        return;
+    }
     self->cut = self->timer_cuts;
     if (self->cut) {
         snprintf(detail, sizeof(detail), "no answer within the %u ms that it was given",
@@ -644,6 +657,16 @@ static void on_done(struct pl_attempt *attempt, enum pl_failure failure, void *a
 static const struct pl_attempt_ops attempt_ops = {
     .on_head = on_head, .on_body = on_body, .on_done = on_done};
 
+/* At a seam: how the target is asked, if its body can be made so. */
+static enum pl_resume wanted_resume(const struct pl_try *self)
+{
+    const struct pl_request *request = self->request;
+    if (!request->at_seam)
+        return PL_RESUME_NONE;
+    return request->resumes_afresh || self->target->refuses_prefix ? PL_RESUME_RESTART
+                                                                   : PL_RESUME_CONTINUE;
+}
+
 /* That of the place, or, when even force got none, the one whose turn it is. */
 static size_t key_index(const struct pl_try *self, const struct pl_provider *provider)
 {
@@ -675,6 +698,8 @@ int pl_try_start(struct pl_try *self, const struct pl_target *target)
     self->start_ms = pl_last_now_ms();
     self->trail_index = PL_NO_TRAIL_ENTRY;
     self->is_judged = self->key_is_marked = self->is_unsettled = false;
+    self->watches_silence = false;
+    self->resume = wanted_resume(self);
     self->so_far = (struct pl_trail_entry){
         .key = provider->key_count > 0 ? (uint8_t)(key_index(self, provider) + 1) : 0,
         .span_id = generation->topology->traces ? pl_trace_new_span_id() : 0,
@@ -686,6 +711,7 @@ int pl_try_start(struct pl_try *self, const struct pl_target *target)
     pl_try_forget_usage(self);
     if (pl_try_build(self, &wanted.piece_count) != PL_OK)
         return PL_ERR_SYNTAX;
+    self->so_far.resume = self->resume;
     wanted.pieces = self->pieces;
     const struct pl_transport *transport = transport_of(self);
     self->attempt = transport->start(

@@ -57,9 +57,30 @@ static void end_event(struct pl_sse *self)
     if (self->event_has_data) {
         self->event_count++;
         self->seen_data = true;
+        self->seen_error |= self->event_is_error;
     }
     self->seen_terminal |= self->event_is_terminal;
-    self->event_is_open = self->event_has_data = self->event_is_terminal = false;
+    self->event_is_open = self->event_has_data = false;
+    self->event_is_terminal = self->event_is_error = false;
+}
+
+/* The line is data that begins with an error, as far as its first bytes tell. Others write their
+ * members in another order, or "error":null into every event. */
+static bool begins_with_error(const struct pl_sse *self)
+{
+    static const struct pl_str starts[] = {{"{\"error\":", 9}, {"{\"type\":\"error\"", 15}};
+    const char *at = self->line + 5, *end = self->line + PL_MIN(self->line_len, LINE_MAX_BYTES);
+    at += at < end && *at == ' ';
+    if (end - at < 3 || (at[2] != 'e' && at[2] != 't')) /* nearly always */
+        return false;
+    for (size_t i = 0; i < PL_COUNT(starts); i++) {
+        if ((size_t)(end - at) > starts[i].len && memcmp(at, starts[i].data, starts[i].len) == 0) {
+            at += starts[i].len;
+            at += *at == ' ' && at + 1 < end;
+            return *at != 'n';
+        }
+    }
+    return false;
 }
 
 static void take_field(struct pl_sse *self)
@@ -69,10 +90,12 @@ static void take_field(struct pl_sse *self)
     if (line_starts_with(self, data)) {
         self->event_has_data = true;
         self->event_is_terminal |= field_is(self, data, PL_STR("[DONE]"));
+        self->event_is_error |= begins_with_error(self);
     } else if (line_is(self, PL_STR("data"))) {
         self->event_has_data = true;
     } else if (line_starts_with(self, PL_STR("event:"))) {
         self->event_is_terminal |= names_terminal_event(self);
+        self->event_is_error |= field_is(self, PL_STR("event:"), PL_STR("error"));
     }
 }
 

@@ -15,10 +15,12 @@ struct pl_sse {
     bool seen_data;       /* at least one whole event with data */
     bool seen_terminal;   /* a whole event with data: [DONE], or event: message_stop or */
                           /* response.completed, response.failed, response.incomplete */
+    bool seen_error;      /* a whole event that is plainly an error: event: error, or data that
+                             begins with {"error": or {"type":"error" */
     bool in_event;        /* bytes of an event not yet whole have been fed */
     /* private to sse.c below */
     bool event_is_open; /* a line other than a comment has been read since the last boundary */
-    bool event_has_data, event_is_terminal;
+    bool event_has_data, event_is_terminal, event_is_error;
     bool last_was_cr; /* an LF that comes next belongs to the line end before it */
     bool is_past_first_line;
     uint8_t line_len; /* of `line`; one more than fits when it was cut */

@@ -15,7 +15,7 @@
 struct outcome {
     size_t boundary_bytes; /* where the last whole event ends, from the start of the stream */
     uint64_t event_count;
-    bool seen_data, seen_terminal, in_event;
+    bool seen_data, seen_terminal, seen_error, in_event;
 };
 
 /* Feeds one piece from memory of its own, so that a sanitizer sees every byte read beyond it. */
@@ -46,6 +46,7 @@ static struct outcome feed(struct pl_str stream, size_t first_bytes, size_t step
     outcome.event_count = sse.event_count;
     outcome.seen_data = sse.seen_data;
     outcome.seen_terminal = sse.seen_terminal;
+    outcome.seen_error = sse.seen_error;
     outcome.in_event = sse.in_event;
     return outcome;
 }
@@ -56,6 +57,7 @@ static void assert_same(struct outcome a, struct outcome b)
     assert_int_equal(a.event_count, b.event_count);
     assert_int_equal(a.seen_data, b.seen_data);
     assert_int_equal(a.seen_terminal, b.seen_terminal);
+    assert_int_equal(a.seen_error, b.seen_error);
     assert_int_equal(a.in_event, b.in_event);
 }
 
@@ -231,6 +233,38 @@ static void test_knows_what_is_not_terminal(void **state)
     }
 }
 
+static void test_knows_plain_errors(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *text;
+        bool is_error;
+    } samples[] = {
+        {"data: {\"error\":{\"message\":\"m\"}}\n\n", true},
+        {"data:{\"error\": \"m\"}\n\n", true},
+        {"data: {\"type\":\"error\",\"error\":{}}\n\n", true},
+        {"event: error\ndata: {}\n\n", true},
+        {"\xEF\xBB\xBF"
+         "data: {\"error\":{}}\r\r",
+         true},
+        {"data: {\"error\":{}}\n\ndata: [DONE]\n\n", true},
+        {"data: {\"error\":null,\"choices\":[]}\n\n", false},
+        {"data: {\"error\": null}\n\n", false},
+        {"data: {\"error\":", false},
+        {"data: {\"error\":\n\n", false},
+        {"data: {\"errors\":[]}\n\n", false},
+        {"data: {\"type\":\"errors\"}\n\n", false},
+        {"event: error\n\n", false},
+        {": {\"error\":{}}\n\n", false},
+        {"data: {\"id\":1,\"error\":{}}\n\n", false},
+    };
+    for (size_t i = 0; i < PL_COUNT(samples); i++) {
+        if (watch(samples[i].text).seen_error != samples[i].is_error) {
+            fail_msg("%s", samples[i].text);
+        }
+    }
+}
+
 static void test_lines_may_be_of_any_length(void **state)
 {
     (void)state;
@@ -317,6 +351,7 @@ int main(void)
         cmocka_unit_test(test_skips_a_byte_order_mark),
         cmocka_unit_test(test_knows_terminal_events),
         cmocka_unit_test(test_knows_what_is_not_terminal),
+        cmocka_unit_test(test_knows_plain_errors),
         cmocka_unit_test(test_lines_may_be_of_any_length),
         cmocka_unit_test(test_an_event_may_be_of_any_size),
         cmocka_unit_test(test_a_piece_may_have_many_events),

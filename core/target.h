@@ -72,6 +72,10 @@ struct pl_target {
     char **remove_headers;      /* lower case, NULL-terminated */
     struct pl_json_edit *edits; /* body set and unset; owned texts */
     size_t edit_count;
+    bool refuses_prefix;  /* it cannot go on from an assistant's words */
+    char *prefix_members; /* of the message with those words, as raw JSON: `,"prefix":true` */
+    struct pl_json_edit *prefix_edits; /* of the body that has them; owned texts */
+    size_t prefix_edit_count;
     struct pl_attempt_limits limits;
     pl_health_slot slot;
     uint32_t max_in_flight;  /* 0: no limit */

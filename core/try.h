@@ -25,6 +25,7 @@
 #include "health.h"
 #include "json.h"
 #include "record.h"
+#include "rescue_write.h"
 #include "sse.h"
 #include "target.h"
 #include "timer.h"
@@ -36,6 +37,7 @@
 #define PL_HELD_MAX_BYTES    65536
 #define PL_COLLECT_MAX_BYTES (1024 * 1024)
 #define PL_EVENT_MAX_BYTES   (1024 * 1024)
+#define PL_TAIL_MAX_BYTES    4096
 
 #define PL_TRY_MIN_MS 100 /* less than that is not left to a try by what is kept for others */
 
@@ -52,6 +54,12 @@ enum pl_intake {
     PL_INTAKE_RELAYING,   /* to the client */
 };
 
+/** How a try goes on with an answer that broke off: see rescue.h. */
+enum pl_resume { PL_RESUME_NONE, PL_RESUME_CONTINUE, PL_RESUME_RESTART };
+
+/** "continue", "restart"; NULL for NONE. */
+const char *pl_resume_name(enum pl_resume resume);
+
 struct pl_trail_entry {
     const struct pl_target *target;
     int status; /* 0: no answer, see failure */
@@ -63,8 +71,11 @@ struct pl_trail_entry {
     uint32_t total_ms;
     uint64_t body_bytes;
     bool reused;
-    bool sent;   /* something of the request */
-    uint8_t key; /* of its provider's keys it had this one, from 1 on; 0: none */
+    enum pl_resume resume;
+    bool parted;                    /* it did not go on from what was said before */
+    uint32_t malformed_event_count; /* that were seen */
+    bool sent;                      /* something of the request */
+    uint8_t key;                    /* of its provider's keys it had this one, from 1 on; 0: none */
     enum pl_work work;
     char *detail;     /* why it failed, for people; NULL: nothing to say. Owned. */
     bool is_hedge;    /* asked while another was still at work */
@@ -90,6 +101,9 @@ struct pl_response {
     size_t held_whole_bytes; /* of these, up to the end of the last whole event */
     struct pl_sse sse;
     struct pl_gate gate;
+    char *tail; /* the last events that were passed on unread; NULL: none. Owned. */
+    uint16_t tail_len, tail_cap;
+    bool tail_is_cut;    /* they were longer than that */
     struct pl_str error; /* what it says in place of an answer; empty: nothing, or it was settled */
 };
 
@@ -110,8 +124,14 @@ struct pl_try {
     uint64_t start_ms;
     struct pl_attempt *attempt; /* NULL: not at work */
     uint64_t answer_by_ms;      /* until when its answer must have begun; 0: no such limit */
-    struct pl_timer gate_timer; /* of that limit, and of the wait for a stream's first content */
-    char *head;                 /* of the upstream's request */
+    struct pl_timer gate_timer; /* of that limit, and of the wait for a stream's first content; and
+                                   later, while bytes come but no event */
+    uint64_t event_ms;          /* when the last event was passed on */
+    bool watches_silence;
+    enum pl_resume resume;
+    struct pl_rescue_text prefix; /* of a body that asks for what follows: messages, the prompt */
+    char token_limits[2][PL_NUMBER_MAX]; /* the same */
+    char *head;                          /* of the upstream's request */
     size_t head_len, head_cap;
     struct pl_json_splice splice;
     struct iovec *pieces;
@@ -150,6 +170,8 @@ PL_NODISCARD int pl_try_start(struct pl_try *self, const struct pl_target *targe
 void pl_try_cancel(struct pl_try *self);
 /** Ends the attempt, if any, without a trace, gives back the place and drops the answer. */
 void pl_try_drop(struct pl_try *self);
+/** Bytes have come, but no event: ends the try if that has lasted too long. */
+void pl_try_check_silence(struct pl_try *self);
 /** Writes down a try that is given up before it could be judged, as what. */
 void pl_try_abandon(struct pl_try *self, enum pl_class class);
 /** Ends it as failed, without waking the policy. It must not have been judged. */

@@ -38,8 +38,9 @@ end
 return function(req, route)
   local has_limit = req.path:find("/completions$") ~= nil
   local capped = false
+  local targets = gw.candidates(route)
   local asked, res, err
-  for target in gw.candidates(route) do
+  for target in targets do
     local small = target.priority > 0
     if has_limit and small ~= capped then -- a later round may come back to the big model
       asked = asked or limits_of(req)
@@ -50,5 +51,5 @@ return function(req, route)
     local class, status = gw.classify(res, err)
     if not route.retry:wants(class, status, DEGRADE_ON) then break end
   end
-  return req:relay(res, err)
+  return gw.rescue(req, route, targets, res, err)
 end

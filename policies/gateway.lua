@@ -183,6 +183,14 @@ return {
       -- the metrics; what comes of it is taken out again.
       --stream_usage = false,                -- true or false
 
+      -- How targets are asked to go on with an answer that broke off elsewhere (a route's rescue):
+      -- the words so far are the last message, the assistant's. What that message and the body
+      -- need besides, at most 64 fields each; false: they cannot, and are asked afresh.
+      --prefix = {
+        --message = { prefix = true },
+        --body = { continue_final_message = true, add_generation_prompt = false },
+      --},
+
       -- How long each stage of one try may take. "0ms" means no limit where it is allowed; the
       -- route's deadline holds in any case.
       --timeouts = {
@@ -351,6 +359,11 @@ return {
             --set = { temperature = 0.2, stop = { "END" } },
             --unset = { "user" },
           --},
+          -- As above; a target's own replaces the provider's.
+          --prefix = {
+            --message = { partial = true },
+            --body = { continue_final_message = true },
+          --},
           -- As above; what is not given here is the provider's.
           --timeouts = {
             --connect = "1s",                -- 1ms to 10m
@@ -477,6 +490,20 @@ return {
       -- Look into answers that do not stream, too: one without content is "empty", one that is not
       -- JSON is "malformed". For completions, responses, messages and embeddings of at most 1 MiB.
       --check_body = false,                  -- true or false
+
+      -- What becomes of an event that is no JSON in a stream that is passed on: "relay" passes it
+      -- on, unread; "drop" leaves it out, for which every event is read.
+      --malformed_events = "relay",          -- relay, drop
+      -- Another target goes on with a stream that breaks off in the client's hands: "continue" asks
+      -- it for what follows, "restart" afresh, and drops what the client has. The table's options
+      -- can be had by a name alone: rescue = "continue". false: nobody does, which is the default.
+      --rescue = {
+        --mode = "continue",                 -- continue, restart
+        --attempts = 2,                      -- 1 to 16; targets asked to go on; retry.attempts
+                                             -- counts them, too
+        --bytes = "256KiB",                  -- 1KiB to 16MiB; of text, which is kept for it; an
+                                             -- answer that is longer is not rescued
+      --},
 
       -- When a target is slow, ask the next one as well, and take what comes first: the first good
       -- answer (of a stream: its first content). The other is cancelled; it may bill what it has

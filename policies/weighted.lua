@@ -14,13 +14,13 @@ local MOVE_ON = {
 }
 
 return function(req, route)
-  local res, err
   local targets = gw.candidates(route)
+  local res, err
   for target in targets do
     res, err = gw.hedge(req, route, target, targets)
     local class, status = gw.classify(res, err)
     if not route.retry:wants(class, status, MOVE_ON) then break end
     req:log(target.name .. " left: " .. class)
   end
-  return req:relay(res, err)
+  return gw.rescue(req, route, targets, res, err)
 end

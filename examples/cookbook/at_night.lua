@@ -23,11 +23,12 @@ end
 
 return function(req, route)
   local ordered = is_working_time() and route or gw.ranked(route, cheap_first)
+  local targets = gw.candidates(ordered)
   local res, err
-  for target in gw.candidates(ordered) do
+  for target in targets do
     res, err = req:send(target)
     local class, status = gw.classify(res, err)
     if not route.retry:wants(class, status) then break end
   end
-  return req:relay(res, err)
+  return gw.rescue(req, route, targets, res, err)
 end

@@ -27,11 +27,12 @@ return function(req, route)
     return target.name == chosen and -1 or target.priority
   end)
 
+  local targets = gw.candidates(ordered)
   local res, err
-  for target in gw.candidates(ordered) do
+  for target in targets do
     res, err = req:send(target)
     local class, status = gw.classify(res, err)
     if not route.retry:wants(class, status) then break end
   end
-  return req:relay(res, err)
+  return gw.rescue(req, route, targets, res, err)
 end

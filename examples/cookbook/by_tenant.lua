@@ -12,11 +12,12 @@ return function(req, route)
   if not ranks then return req:fail(403, "unknown_tenant", "No such tenant in " .. HEADER) end
 
   local own = gw.ranked(route, function(target) return ranks[target.name] end)
+  local targets = gw.candidates(own)
   local res, err
-  for target in gw.candidates(own) do
+  for target in targets do
     res, err = req:send(target)
     local class, status = gw.classify(res, err)
     if not route.retry:wants(class, status) then break end
   end
-  return req:relay(res, err)
+  return gw.rescue(req, route, targets, res, err)
 end

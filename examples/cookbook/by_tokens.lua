@@ -25,11 +25,12 @@ return function(req, route)
   -- When none seems large enough all are tried: they know better than the estimate.
   if #fitting.targets == 0 then fitting = route end
 
+  local targets = gw.candidates(fitting)
   local res, err
-  for target in gw.candidates(fitting) do
+  for target in targets do
     res, err = req:send(target)
     local class, status = gw.classify(res, err)
     if not route.retry:wants(class, status) then break end
   end
-  return req:relay(res, err)
+  return gw.rescue(req, route, targets, res, err)
 end

@@ -33,11 +33,12 @@ return function(req, route)
   end
   cap(req)
 
+  local targets = gw.candidates(route)
   local res, err
-  for target in gw.candidates(route) do
+  for target in targets do
     res, err = req:send(target)
     local class, status = gw.classify(res, err)
     if not route.retry:wants(class, status) then break end
   end
-  return req:relay(res, err)
+  return gw.rescue(req, route, targets, res, err)
 end

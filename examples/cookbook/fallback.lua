@@ -14,12 +14,12 @@ local FALL_BACK_ON = {
 }
 
 return function(req, route)
-  local res, err
   local targets = gw.candidates(route)
+  local res, err
   for target in targets do
     res, err = gw.hedge(req, route, target, targets)
     local class, status = gw.classify(res, err)
     if not route.retry:wants(class, status, FALL_BACK_ON) then break end
   end
-  return req:relay(res, err)
+  return gw.rescue(req, route, targets, res, err)
 end

@@ -143,6 +143,26 @@ return {
       },
     },
 
+    -- Streams that survive: when one breaks off, or falls silent for ten seconds, another target
+    -- goes on with it. The own machines run vLLM, which wants to be told that the last message is
+    -- the beginning of the answer; what the hosted model does with such a message nobody promises,
+    -- so it is asked afresh, and serves as long as it says the same.
+    {
+      name = "unbroken",
+      match = { model = "storyteller" },
+      targets = {
+        { provider = "own", model = "small", priority = 0, timeouts = { idle = "10s" },
+          prefix = { body = { continue_final_message = true, add_generation_prompt = false } } },
+        { provider = "spare", model = "small", priority = 0, timeouts = { idle = "10s" },
+          prefix = { body = { continue_final_message = true, add_generation_prompt = false } } },
+        { provider = "hosted", model = "large", priority = 1, prefix = false },
+      },
+      balance = "smooth_weighted",
+      rescue = { mode = "continue", attempts = 3 },
+      malformed_events = "drop",
+      retry = { attempts = 5 },
+    },
+
     -- Recipes with a policy -----------------------------------------------------------------------
 
     {

@@ -14,11 +14,12 @@ return function(req, route)
     return req:fail(400, "unknown_target", "This route has no target of the name in " .. HEADER)
   end
 
+  local targets = gw.candidates(chosen)
   local res, err
-  for target in gw.candidates(chosen) do
+  for target in targets do
     res, err = req:send(target)
     local class, status = gw.classify(res, err)
     if not route.retry:wants(class, status) then break end
   end
-  return req:relay(res, err)
+  return gw.rescue(req, route, targets, res, err)
 end

@@ -9,12 +9,13 @@ local MOVE_ON = {
 }
 
 return function(req, route)
+  local targets = gw.candidates(route)
   local res, err
-  for target in gw.candidates(route) do
+  for target in targets do
     res, err = req:send(target)
     local class, status = gw.classify(res, err)
     if not route.retry:wants(class, status, MOVE_ON) then break end
     req:log(("%s: %s, on to the next"):format(target.name, class))
   end
-  return req:relay(res, err)
+  return gw.rescue(req, route, targets, res, err)
 end

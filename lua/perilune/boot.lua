@@ -60,12 +60,15 @@ local own_classes
 -- @param req
 -- @tparam table err the failure, to which class, status and detail are added
 -- @tparam string text what came
+-- @treturn string the class, as the route has it
 local function settle(req, err, text)
   local decoded = decode(text)
   local class, status, message = classify_error(decoded)
   err.class, err.status, err.detail = class, status, message or err.detail
-  native.settle_error(req, own_classes and own_classes.judge(req, nil, err, decoded) or class)
+  local judged = own_classes and own_classes.judge(req, nil, err, decoded) or class
+  native.settle_error(req, judged)
   if after_send then after_send(req, nil, err) end
+  return judged
 end
 
 --- Of which class the outcome is where the route has a word in it; the core waits for that.
@@ -74,11 +77,19 @@ local function settle_own_class(req, res, err)
   if class then native.settle_class(req, class) end
 end
 
---- Heeds the options of the try that comes next: how soon its answer must begin.
+local SEND_OPTIONS = { within_ms = true, resume = true }
+
+--- Heeds the options of the try that comes next: how soon its answer must begin, how it goes on.
 local function heed_send_options(options)
   if type(options) ~= "table" then error("send: options are a table", 3) end
   for key in pairs(options) do
-    if key ~= "within_ms" then error(("send: there is no option %q"):format(tostring(key)), 3) end
+    if not SEND_OPTIONS[key] then
+      error(("send: there is no option %q"):format(tostring(key)), 3)
+    end
+  end
+  local resume = options.resume
+  if resume ~= nil and resume ~= "continue" and resume ~= "restart" then
+    error("send: resume must be \"continue\" or \"restart\"", 3)
   end
   local within_ms = options.within_ms
   if within_ms == nil then return end
@@ -110,10 +121,11 @@ end
 native.take_answer = take_answer -- for perilune.hedge
 
 --- Sends the request to a target; waits for an answer that can be judged.
--- @tparam[opt] table options `within_ms`: how soon the answer must begin
+-- @tparam[opt] table options `within_ms`: how soon the answer must begin; `resume`: "restart" asks
+-- a target afresh to go on with an answer that broke off
 function request.send(req, target, options)
   if options then heed_send_options(options) end
-  native.send_begin(req, target)
+  native.send_begin(req, target, options and options.resume)
   return take_answer(req)
 end
 
@@ -128,12 +140,22 @@ local function answer_given_up(req, code, retry_after_ms)
 end
 
 --- Answers the client with `res`, or with the error that `err` stands for; waits for the end.
-function request.relay(req, res, err)
+-- @param res
+-- @tparam[opt] table err
+-- @tparam[opt] table rescue mode, max_bytes: another target may go on when it breaks off
+-- @treturn[1] boolean true: it ended well
+-- @treturn[2] nil
+-- @treturn[2] string why it broke off
+-- @treturn[2] ?boolean true: the client still waits, and another target may go on
+function request.relay(req, res, err, rescue)
   if res ~= nil then
     if not native.can_relay(req, res) then return heartbeat.relay(native, req, res, classify) end
-    native.relay_begin(req, res)
-    return native.relay_result(req)
+    native.relay_begin(req, res, rescue or nil)
+    local whole, class, is_open, said = native.relay_result(req)
+    if said then class = settle(req, { class = class, detail = "", target = res.target }, said) end
+    return whole, class, is_open
   end
+  if native.end_at_seam(req) then return nil, err and err.class end
   local code, retry_after_ms = native.given_up(req)
   if err == nil and code then return answer_given_up(req, code, retry_after_ms) end
   local status, failure_code, message = errors.from_failure(err)

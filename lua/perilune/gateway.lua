@@ -126,6 +126,7 @@ local function make_route(entry, all_targets, last_work)
     retry = retry.new(entry.retry or {}, last_work), panic = entry.panic,
     balance = entry.balance and frozen.view("perilune.route.balance", entry.balance),
     max_ejection_ratio = entry.max_ejection_ratio,
+    rescue = entry.rescue and frozen.view("perilune.route.rescue", entry.rescue) or false,
     hedge = entry.hedge and frozen.view("perilune.route.hedge", entry.hedge) or false,
     reserve_ms = entry.retry and entry.retry.reserve_ms,
     retry_within_ms = entry.retry and entry.retry.within_ms,
@@ -149,9 +150,13 @@ local function gate_of(entry)
   local gate = entry.gate or {}
   local on, max_bytes = gate.on or "content", gate.max_bytes or GATE_MAX_BYTES
   local is_usual = on == "content" and max_bytes == GATE_MAX_BYTES and not gate.heartbeat_ms
-  if is_usual and not entry.check_body and not entry.classes then return nil end
+  local drops_malformed = entry.malformed_events == "drop"
+  if is_usual and not entry.check_body and not entry.classes and not drops_malformed then
+    return nil
+  end
   return { on = on, max_bytes = max_bytes, check_body = entry.check_body,
-    heartbeat_ms = gate.heartbeat_ms, settles = entry.classes ~= nil }
+    heartbeat_ms = gate.heartbeat_ms, drops_malformed = drops_malformed,
+    settles = entry.classes ~= nil }
 end
 
 --- How long a try without an answer must have lasted to say something about its target, see

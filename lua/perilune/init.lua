@@ -11,6 +11,7 @@ local duration = require "perilune.duration"
 local frozen = require "perilune.frozen"
 local hedge = require "perilune.hedge"
 local ranked = require "perilune.ranked"
+local rescue = require "perilune.rescue"
 
 local function make_sleep(native)
   return function(text)
@@ -61,8 +62,8 @@ end
 --- Builds the public module.
 -- @tparam table native now_ms(), now_wall_ms(), random([n]), sleep_ms(ms), current(),
 -- log(level, text), of health what candidates_deps lists, and what perilune.hedge asks for
--- @treturn table read-only: candidates, hedge, ranked, classify, sleep, now_ms, now_wall_ms, date,
--- log, random
+-- @treturn table read-only: candidates, hedge, rescue, ranked, classify, sleep, now_ms,
+-- now_wall_ms, date, log, random
 local function new(native)
   local walk_over, walks = candidates.new(candidates_deps(native))
   local classify_and_tell = make_classify(native)
@@ -70,6 +71,9 @@ local function new(native)
     candidates = walk_over,
     --- Sends to a target, and to the next one too when it is slow.
     hedge = hedge.new { native = native, candidates = walks, classify = classify_and_tell },
+    --- Relays an answer; when it breaks off, lets the next target go on with it.
+    rescue = rescue.new { classify = classify_and_tell, candidates = walk_over,
+      resumes = native.resumes },
     --- The same route with other priorities, or with only some of its targets.
     ranked = ranked.new(),
     classify = classify_and_tell,

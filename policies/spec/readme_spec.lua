@@ -173,6 +173,10 @@ function check.events(value, answer)
   assert.equal(value, table.concat(data, " "))
 end
 
+check["body has"] = function(value, answer)
+  assert.is_truthy(answer.body:find(value, 1, true), "the body has no \"" .. value .. "\"")
+end
+
 function check.ended(value, answer)
   assert.equal(value, answer.ended)
 end

@@ -18,7 +18,7 @@ local LAYERS = {
     "exporter", "access_log" } },
   { name = "pure", files = { "json", "sse", "headers", "http1", "guard", "multipart",
     "health", "gauge", "metrics", "bundle", "usage", "figures", "charges", "trial", "strikes",
-    "pattern", "record", "recent", "gate", "trace", "otlp", "redact",
+    "pattern", "record", "recent", "gate", "events", "rescue", "trace", "otlp", "redact",
     "client_error", "tail", "deadline" } },
   { name = "base", files = { "base", "log", "watchdog" } },
 }

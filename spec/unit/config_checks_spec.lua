@@ -14,7 +14,7 @@ describe("config.load, refusing", function()
       { "top", 'listen = { adress = "x" },',
         '2: listen.adress: unknown key: did you mean "address"?' },
       { "primary", "quota = {}", "4: providers.primary.quota: unknown key: known here: api, url, "
-        .. "key, keys, auth, headers, tls, connections, stream_usage, timeouts, health" },
+        .. "key, keys, auth, headers, tls, connections, stream_usage, timeouts, prefix, health" },
       { "primary", 'timeouts = { first_tokn = "1s" }',
         '4: providers.primary.timeouts.first_tokn: unknown key: did you mean "first_token"?' },
       { "route", "retry = { attemps = 2 },",
@@ -23,9 +23,9 @@ describe("config.load, refusing", function()
         '11: routes[1].targets[1].wieght: unknown key: did you mean "weight"?' },
       { "first", '["strange key"] = 5', '11: routes[1].targets[1]["strange key"]: unknown key: '
         .. "known here: provider, model, priority, weight, context_tokens, headers, body, "
-        .. "timeouts, limits" },
+        .. "timeouts, prefix, limits" },
       { "first", '"m"', "11: routes[1].targets[1][1]: unknown key: known here: provider, model, "
-        .. "priority, weight, context_tokens, headers, body, timeouts, limits" },
+        .. "priority, weight, context_tokens, headers, body, timeouts, prefix, limits" },
     }
   end)
 

@@ -163,6 +163,7 @@ describe("config.load, normalising", function()
       targets = { {
         name = "p", provider = 1, provider_name = "p", priority = 0, weight = 1,
         set_headers = {}, remove_headers = {}, set_body = {}, unset_body = {},
+        prefix = { set_message = {}, set_body = {} },
         timeouts = {
           connect_ms = 5000, tls_ms = 5000, head_ms = 300000, first_token_ms = 300000,
           idle_ms = 60000, try_ms = 0,
@@ -176,6 +177,7 @@ describe("config.load, normalising", function()
         retry = { attempts = 3, uncertain = true, partly_generated = true, base_ms = 100,
           max_ms = 10000, floor_ms = 25 }, models = {},
         gate = { on = "content", max_bytes = 65536 }, check_body = false,
+        malformed_events = "relay",
       } },
     }, load([[return {
       providers = { p = { url = "http://127.0.0.1:8000/v1/" } },
@@ -211,6 +213,7 @@ describe("config.load, normalising", function()
               headers = { set = { b = "2", a = "1" }, remove = { "X-C" } },
               body = { set = { z = { 1, "2" }, a = { k = {} } }, unset = { "user" } },
               timeouts = { head = "1s" },
+              prefix = { message = { prefix = true }, body = { b = {}, a = 1 } },
               limits = { concurrent = 8, queue = 100, queue_timeout = "2s" } },
           },
           policy = "weighted", balance = "p2c", panic = "fail", max_ejection_percent = 12.5,
@@ -221,6 +224,7 @@ describe("config.load, normalising", function()
                     backoff = { base = "0.5ms", max = "1s", floor = "0ms" },
                     budget = { percent = 12.5 } },
           gate = { on = "event", bytes = "1KiB" }, check_body = true,
+          malformed_events = "drop", rescue = { mode = "restart", attempts = 5, bytes = "1KiB" },
           deadline = "2m", models = { "extra", "m" } },
       },
     }]])
@@ -260,6 +264,8 @@ describe("config.load, normalising", function()
       context_tokens = 8192,
       set_headers = { { "a", "1" }, { "b", "2" } }, remove_headers = { "x-c" },
       set_body = { { "a", '{"k":{}}' }, { "z", '[1,"2"]' } }, unset_body = { "user" },
+      prefix = { set_message = { { "prefix", "true" } },
+        set_body = { { "a", "1" }, { "b", "{}" } } },
       timeouts = {
         connect_ms = 13, tls_ms = 5000, head_ms = 1000, first_token_ms = 300000,
         idle_ms = 60000, try_ms = 60000,
@@ -281,6 +287,7 @@ describe("config.load, normalising", function()
       balance = { by = "p2c" }, panic = "fail", max_ejection_ratio = 0.125,
       on_policy_error = "fail",
       gate = { on = "event", max_bytes = 1024 }, check_body = true,
+      malformed_events = "drop", rescue = { mode = "restart", attempts = 5, max_bytes = 1024 },
       response = {
         set = { { "X-S", "1" }, { "a", "" } }, add = { { "b", "2" } }, remove = { "server", "x-d" },
       },

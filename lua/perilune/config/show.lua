@@ -21,7 +21,7 @@ local SECRET_FIELDS = { key = true, keys = true, token = true }
 -- Lists of { name, value } in the normalised form, which are maps to the operator; the values of
 -- the second kind are JSON already.
 local HEADER_PAIRS = { headers = true, set_headers = true, set = true, add = true }
-local JSON_PAIRS = { set_body = true }
+local JSON_PAIRS = { set_body = true, set_message = true }
 local RAW = { body_json = "body" } -- JSON already, shown under that name
 local LISTS = { auth_statuses = true, candidates = true, left_out = true, models = true, on = true,
   providers = true, remove = true,

@@ -33,8 +33,12 @@ function CHECK.switch(type_of, value, path, report)
   if value == false then
     return type_of.off and check(type_of.on, type_of.off, path, report) or false
   end
-  if type(value) == "table" then return check(type_of.on, value, path, report) end
-  report(path, "must be a table or false" .. got(type_of, value))
+  local form = type_of.on.kind == "either" and FORM_OF[type(value)]
+  if type(value) == "table" or (form and type_of.on[form]) then
+    return check(type_of.on, value, path, report)
+  end
+  report(path, ("must be %s or false"):format(type_of.on.wanted or "a table")
+    .. got(type_of, value))
 end
 
 -- Lists and maps ----------------------------------------------------------------------------------

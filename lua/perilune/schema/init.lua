@@ -11,7 +11,8 @@
 --     text     a string; `read(text)` checks it further and may give another value for it
 --     either   a string of the type `text`, a number of the type `number` or a table of the type
 --              `table`, as far as it has these; `wanted` names them
---     switch   a table of the type `on`, or false; `off`, if any, is the table false stands for
+--     switch   a table of the type `on`, or what else that takes as an `either`, or false;
+--              `off`, if any, is the table false stands for
 --     trigger  what calls for another try: a status or a word
 --     json     any value with a JSON form (gives the raw text)
 --     function a Lua function; it stays one, so whoever passes the result on must leave it out

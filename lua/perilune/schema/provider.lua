@@ -31,5 +31,6 @@ return types.record {
   { "timeouts", texts.timeouts {
     connect = "5s", tls = "5s", head = "5m", first_token = "5m", idle = "60s", try = "0ms",
   } },
+  { "prefix", types.with(texts.PREFIX, { default = {} }) },
   { "health", health },
 }

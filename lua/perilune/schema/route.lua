@@ -166,6 +166,17 @@ local GATE = section {
   { "heartbeat", types.span("100ms", "1h") },
 }
 
+local RESCUES = types.choice({ "continue", "restart" }, "continue")
+
+local RESCUE = { kind = "switch", on = {
+  kind = "either", wanted = 'a table, "continue", "restart"', text = RESCUES,
+  table = types.record {
+    { "mode", RESCUES },
+    { "attempts", integer(1, 16, 2) },
+    { "bytes", types.bytes("1KiB", "16MiB", "256KiB") },
+  },
+} }
+
 local function hedge_delay(text)
   local delay, code, detail = hedge.parse_after(text)
   if not delay then return nil, code, detail end
@@ -200,6 +211,8 @@ return types.record {
   { "retry_within", types.span("0ms", "24h") },
   { "gate", GATE },
   { "check_body", types.boolean(false) },
+  { "malformed_events", types.choice({ "relay", "drop" }, "relay") },
+  { "rescue", RESCUE },
   { "hedge", HEDGE },
   { "response", RESPONSE },
   { "models", with(list(texts.MODEL, 0, 256), { default = {} }) },

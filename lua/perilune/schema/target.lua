@@ -24,6 +24,7 @@ return types.record {
     { "unset", with(list(texts.FIELD_NAME, 0, MAX_BODY_CHANGES), { default = {} }) },
   } },
   { "timeouts", texts.timeouts {} },
+  { "prefix", texts.PREFIX },
   { "limits", section {
     { "concurrent", types.integer(0, 1000000, 0) },
     { "queue", types.integer(0, 1000000, 0) },

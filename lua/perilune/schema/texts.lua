@@ -134,4 +134,13 @@ function texts.timeouts(defaults)
   }
 end
 
+local JSON_FIELDS = types.with(types.map(texts.named(texts.printable), { kind = "json" }, 0, 64),
+  { default = {} })
+
+--- How a target is asked to go on from the assistant's words; false: it cannot.
+texts.PREFIX = { kind = "switch", on = types.record {
+  { "message", JSON_FIELDS },
+  { "body", JSON_FIELDS },
+} }
+
 return texts

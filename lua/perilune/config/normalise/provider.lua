@@ -47,6 +47,14 @@ local function health_of(health)
   }
 end
 
+--- How a target is asked to go on from the assistant's words.
+-- @param prefix checked: a table, or false
+-- @treturn table|boolean
+function provider.prefix(prefix)
+  if not prefix then return false end
+  return { set_message = sorted.pairs(prefix.message), set_body = sorted.pairs(prefix.body) }
+end
+
 local function normalise_provider(name, checked)
   local tls = checked.tls or NONE
   return {
@@ -66,13 +74,14 @@ end
 --- Normalise all providers.
 -- @tparam table providers name -> checked provider
 -- @treturn {table,...} in the order of their names
--- @treturn table name -> { index in the array, timeouts }
+-- @treturn table name -> { index in the array, timeouts, prefix }
 function provider.all(providers)
   local result, by_name = {}, {}
   for index, entry in ipairs(sorted.pairs(providers)) do
     local normalised = normalise_provider(entry[1], entry[2])
     result[index] = normalised
-    by_name[entry[1]] = { index = index, timeouts = normalised.timeouts }
+    by_name[entry[1]] = { index = index, timeouts = normalised.timeouts,
+      prefix = provider.prefix(entry[2].prefix) }
   end
   return result, by_name
 end

@@ -2,9 +2,12 @@
 
 local matching = require "perilune.route"
 local sorted = require "perilune.sorted"
-local timeouts_of = require("perilune.config.normalise.provider").timeouts
+local providers = require "perilune.config.normalise.provider"
 
 local route = {}
+
+-- What `rescue = "continue"` stands for.
+local RESCUE_ATTEMPTS, RESCUE_MAX_BYTES = 2, 256 * 1024
 
 -- Names -------------------------------------------------------------------------------------------
 
@@ -44,15 +47,16 @@ end
 -- Targets -----------------------------------------------------------------------------------------
 
 local function normalise_target(target, provider)
-  local limits = target.limits
+  local limits, prefix = target.limits, provider.prefix
+  if target.prefix ~= nil then prefix = providers.prefix(target.prefix) end
   return {
     name = target.model and target.provider .. "/" .. target.model or target.provider,
     provider = provider.index, provider_name = target.provider,
     model = target.model, priority = target.priority, weight = target.weight,
     context_tokens = target.context_tokens,
     set_headers = sorted.pairs(target.headers.set), remove_headers = target.headers.remove,
-    set_body = sorted.pairs(target.body.set), unset_body = target.body.unset,
-    timeouts = timeouts_of(target.timeouts, provider.timeouts),
+    set_body = sorted.pairs(target.body.set), unset_body = target.body.unset, prefix = prefix,
+    timeouts = providers.timeouts(target.timeouts, provider.timeouts),
     limits = {
       concurrent_count = limits.concurrent, queue_count = limits.queue,
       queue_ms = limits.queue_timeout,
@@ -88,6 +92,15 @@ local function balance_of(balance)
   }
 end
 
+local function rescue_of(rescue)
+  if not rescue then return nil end
+  if type(rescue) == "string" then rescue = { mode = rescue } end
+  return {
+    mode = rescue.mode, attempts = rescue.attempts or RESCUE_ATTEMPTS,
+    max_bytes = rescue.bytes or RESCUE_MAX_BYTES,
+  }
+end
+
 local function response_of(response)
   if not response then return nil end
   local headers = response.headers
@@ -112,6 +125,7 @@ local function normalise_route(entry, name, defaults)
     retry = retry_of(entry.retry, entry.reserve, entry.retry_within),
     classes = entry.classes, deadline_ms = entry.deadline,
     deadline_headers = deadline_headers_of(entry.deadline_header or defaults.deadline_header),
+    malformed_events = entry.malformed_events, rescue = rescue_of(entry.rescue),
     gate = { on = entry.gate.on, max_bytes = entry.gate.bytes,
       heartbeat_ms = entry.gate.heartbeat },
     check_body = entry.check_body,
@@ -122,7 +136,7 @@ end
 
 --- Normalise all routes.
 -- @tparam {table,...} routes checked
--- @tparam table by_name provider's name -> { index, timeouts }
+-- @tparam table by_name provider's name -> { index, timeouts, prefix }
 -- @tparam table defaults what holds for routes that do not say otherwise: on_policy_error,
 -- deadline_header
 -- @treturn {table,...} routes; their `targets` are indices into
