@@ -187,7 +187,9 @@ local function step_at_once(walk, plan)
   if not waiting.is_in_time(state) then return nil end
   if budget and not plan.deps.retry_allowed(budget.ratio, budget.min_count) then return nil end
   states.look_again(state)
-  return (round.look(state, plan))
+  local target = round.look(state, plan)
+  if target and plan.reserve_ms then reserve.note(walk, plan) end
+  return target
 end
 
 --- A walk is { route, req, last_slot, state }: last_slot as long as there is no state.

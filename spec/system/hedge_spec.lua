@@ -106,7 +106,8 @@ describe("hedging", function()
     for _, line in ipairs { lines_of(gw)[1],
       gw:admin({ path = "/admin/requests/recent" }):json().records[1] } do
       assert.equal("second", line.target)
-      assert.same({ "first", "hedge_lost" }, { line.attempts[1].target, line.attempts[1].class })
+      assert.same({ "first", "hedge_lost", "uncertain" },
+        { line.attempts[1].target, line.attempts[1].class, line.attempts[1].work })
       assert.same({ "second", "ok", true },
         { line.attempts[2].target, line.attempts[2].class, line.attempts[2].hedge })
       assert.equal(0, line.attempts[2].wait_ms)

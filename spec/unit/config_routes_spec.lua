@@ -125,6 +125,9 @@ describe("config.load, refusing in routes", function()
     assert.are.same({ where .. " with retry.attempts = 1: a second target is a second attempt" },
       problem_of(
       'targets = { { provider = "p" }, { provider = "p" } }, retry = { attempts = 1 }'))
+    assert.are.same({ "gateway.lua:3: routes[1].hedge: asks two targets for the same, which "
+      .. "retry.uncertain = false forbids" }, problem_of(
+      'targets = { { provider = "p" }, { provider = "p" } }, retry = { uncertain = false }'))
   end)
 
   it("refuses hedging that cannot work, or means nothing", function()

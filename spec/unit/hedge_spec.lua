@@ -101,6 +101,13 @@ describe("perilune.hedge", function()
       assert.equal("sent", make {} (req, route, target, targets))
     end)
 
+    it("is sent as ever where the same must not be asked of two", function()
+      route.retry = { uncertain = false }
+      assert.equal("sent", make {} (req, route, target, targets))
+      assert.equal("sent", make {} (req, route, target, targets, "1s"))
+      assert.same({ "send", "send" }, calls)
+    end)
+
     it("asks nobody else when there is something to judge at the delay", function()
       open = { false }
       local res = { status = 500 }

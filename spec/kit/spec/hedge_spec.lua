@@ -508,6 +508,31 @@ describe("the second target", function()
     assert.same({ "first", "first", "second" }, world:called())
   end)
 
+  it("leaves the time that is kept for those behind it, as the first one does", function()
+    local world = make_world { targets = { { provider = "first" },
+      { provider = "second", priority = 1 }, { provider = "third", priority = 2 } },
+      route = { deadline = "10s", reserve = "3s" } }
+    world:upstream("first"):always "hang"
+    world:upstream("second"):always "hang"
+    local answer = ask(world)
+    assert.equal("from third", answer:text())
+    assert.same({ 0, 2000, 7000 }, { world:calls()[1].at_ms, world:calls()[2].at_ms,
+      world:calls()[3].at_ms })
+    assert.equal("first;timeout_try;4000ms, second;timeout_try;5000ms, third;200;0ms",
+      trail_of(answer))
+  end)
+
+  it("answers into the stream that heartbeats have opened", function()
+    local world = make_world { route = { gate = { heartbeat = "500ms" } } }
+    world:upstream("first"):always(SLOW)
+    world:upstream("second"):always { words = "from second", first = "1s" }
+    local answer = ask(world)
+    assert.same({ 200, "complete", "from second", 500 },
+      { answer.status, answer.ended, answer:text(), answer.first_byte_ms })
+    assert.equal("cancelled", world:calls()[1].outcome)
+    assert.equal(0, in_flight(world))
+  end)
+
   it("is not waited for when there is no time left for it", function()
     local world = make_world { route = { deadline = "2050ms" } }
     world:upstream("first"):always(SLOW)

@@ -156,11 +156,10 @@ describe("hedging", function()
         local gw = require "perilune"
         return function(req, route)
           local targets = gw.candidates(route)
-          return req:relay(gw.hedge(req, route, targets(), targets))
+          return req:relay(gw.hedge(req, route, targets(), targets, "100ms"))
         end]] }, config = {
         providers = { a = { url = "http://a.test/v1" }, b = { url = "http://b.test/v1" } },
-        routes = { { policy = "hedging", hedge = { after = "100ms" },
-          retry = { uncertain = uncertain },
+        routes = { { policy = "hedging", retry = { uncertain = uncertain },
           targets = { { provider = "a" }, { provider = "b", priority = 1 } } } } } }
       world:upstream("a"):always { after = "1s" }
       assert.equal(200, world:request({ model = "m" }).status)

@@ -111,6 +111,8 @@ local function check_hedge(entry, value, path, report)
     report(path, "has no effect: the route has only one target")
   elseif (entry.retry or NONE).attempts == 1 then
     report(path, "has no effect with retry.attempts = 1: a second target is a second attempt")
+  elseif (entry.retry or NONE).uncertain == false then
+    report(path, "asks two targets for the same, which retry.uncertain = false forbids")
   end
   if not hedge.after or hedge.after:sub(1, 1) == "p" then return end
   for _, name in ipairs { "at_least", "until_known" } do
