@@ -12,6 +12,7 @@ struct found {
     size_t boundary; /* where the last whole event ends */
     uint64_t event_count;
     bool seen_terminal, in_event;
+    bool seen_error; /* only told by pl_sse */
 };
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
@@ -128,13 +129,15 @@ static struct found feed(struct pl_str stream, size_t first_bytes, size_t step_b
     found.event_count = sse.event_count;
     found.seen_terminal = sse.seen_terminal;
     found.in_event = sse.in_event;
+    found.seen_error = sse.seen_error;
     return found;
 }
 
 static void compare(struct found a, struct found b)
 {
     if (a.boundary != b.boundary || a.event_count != b.event_count ||
-        a.seen_terminal != b.seen_terminal || a.in_event != b.in_event)
+        a.seen_terminal != b.seen_terminal || a.in_event != b.in_event ||
+        a.seen_error != b.seen_error)
         abort();
 }
 
@@ -144,6 +147,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         return 0;
     struct pl_str stream = {(const char *)data + 2, size - 2};
     struct found expected = read_plainly(stream);
+    expected.seen_error = feed(stream, 0, size).seen_error;
     compare(expected, feed(stream, 0, size));
     compare(expected, feed(stream, 0, 1));
     compare(expected, feed(stream, stream.len * data[0] / 255, size));

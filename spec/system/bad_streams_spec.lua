@@ -55,9 +55,15 @@ local function is_sanitized()
   return support.read_file(("/proc/%d/maps"):format(gw.pid)):find("lib[atu]+b?san") ~= nil
 end
 
-describe("a stream", function()
+-- A stream that is only passed on, and one whose events are read all along.
+local ROUTES = {
+  ["a stream"] = "",
+  ["a stream that could be rescued"] = 'rescue = "continue", malformed_events = "drop",',
+}
+
+local function specs(route)
   describe("that is written oddly", function()
-    setup(function() start() end)
+    setup(function() start(route) end)
     teardown(support.finish)
 
     local function event(text) return "data: " .. text .. "\n\n" end
@@ -101,7 +107,7 @@ describe("a stream", function()
   end)
 
   describe("that is large", function()
-    before_each(function() start() end)
+    before_each(function() start(route) end)
     after_each(support.finish)
 
     it("may have 10,000 events in one packet", function()
@@ -186,7 +192,7 @@ describe("a stream", function()
     end
 
     it("holds no more than its gate's bytes", function()
-      start()
+      start(route)
       local connections, before_kib = open_streams(GATE_BYTES - 1024)
       -- the gateway has read all when what it holds grows no more
       local last_kib, since = -1, support.now()
@@ -203,7 +209,7 @@ describe("a stream", function()
     end)
 
     it("is passed on when it says nothing in more", function()
-      start 'gate = { bytes = "4KiB" }'
+      start(route .. 'gate = { bytes = "4KiB" }')
       local connections = open_streams(16 * 1024)
       for number = 1, STREAM_COUNT do
         local head = assert(connections[number]:read_head())
@@ -214,4 +220,8 @@ describe("a stream", function()
       end
     end)
   end)
-end)
+end
+
+for what, route in pairs(ROUTES) do
+  describe(what, function() specs(route) end)
+end
