@@ -5,21 +5,7 @@ local support = require "spec.unit.support"
 local HALF = function() return 0.5 end
 local FOREVER_MS = 1e9
 
-local function send_to_each(gw)
-  return function(req, route)
-    local res, err
-    for target in gw.candidates(route) do
-      res, err = req:send(target)
-      if res and res.status < 400 then break end
-    end
-    return req:relay(res, err)
-  end
-end
-
---- Runs a loop that sends to every candidate until one is good.
-local function run(options)
-  return support.run(send_to_each, options)
-end
+local run = support.run_until_good
 
 local function failing(...)
   local answers = {}

@@ -11,19 +11,7 @@ local function fit(deps)
   return deps
 end
 
---- Runs a loop that sends to every candidate until one is good.
-local function run(options)
-  return support.run(function(gw)
-    return function(req, route)
-      local res, err
-      for target in gw.candidates(route) do
-        res, err = req:send(target)
-        if res and res.status < 400 then break end
-      end
-      return req:relay(res, err)
-    end
-  end, options)
-end
+local run = support.run_until_good
 
 local function failing(...)
   local answers = {}

@@ -412,4 +412,20 @@ function support.run(policy, options)
   return world
 end
 
+local function send_to_each(gw)
+  return function(req, route)
+    local res, err
+    for target in gw.candidates(route) do
+      res, err = req:send(target)
+      if res and res.status < 400 then break end
+    end
+    return req:relay(res, err)
+  end
+end
+
+--- Runs a loop that sends to every candidate until one is good.
+function support.run_until_good(options)
+  return support.run(send_to_each, options)
+end
+
 return support
