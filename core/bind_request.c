@@ -476,6 +476,8 @@ static struct pl_request *check_started(lua_State *L)
     struct pl_request *self = check_open(L);
     if (!self->committed)
         luaL_error(L, "start an answer first");
+    if (self->at_seam) /* what is written, or ended, is not the policy's own answer */
+        luaL_error(L, "a relayed answer has broken off: send again, or relay(nil, err) to give up");
     return self;
 }
 

@@ -69,6 +69,8 @@ void pl_relay_break_off(struct pl_request *self, const struct pl_target *target,
 void pl_relay_open_reader(struct pl_request *self);
 /** Whether another target may go on where the stream is now. */
 bool pl_relay_can_go_on(const struct pl_request *self);
+/** Writes down how the try at hand broke off; NONE: it has only parted. */
+void pl_relay_note_break(struct pl_request *self, enum pl_failure failure);
 /** The try ends, the client's answer stays open. */
 void pl_relay_open_seam(struct pl_request *self, enum pl_failure failure);
 /** The live answer goes on in the client's; as pl_request_relay. */

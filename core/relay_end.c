@@ -139,10 +139,35 @@ static void end_badly(struct pl_request *self, enum pl_failure failure)
     pl_relay_break_off(self, self->current->target, failure);
 }
 
-/* An event has said that it goes no further. */
+/* It parts ways, and nobody could be asked to go on: the client hears of the break before. */
+static void end_parted(struct pl_request *self)
+{
+    const struct pl_relay_reader *reader = self->reader;
+    pl_relay_note_break(self, PL_FAIL_NONE);
+    pl_try_leave(self->current); /* it has not failed */
+    self->current->response.failure = reader->seam_failure;
+    pl_relay_break_off(self, reader->seam_target, reader->seam_failure);
+}
+
+static void end_broken(struct pl_request *self, enum pl_failure failure)
+{
+    if (failure == PL_FAIL_NONE && !pl_relay_can_go_on(self))
+        end_parted(self);
+    else
+        pl_relay_open_seam(self, failure);
+}
+
+/* False: an event has said that it goes no further. */
+static bool goes_on(const struct pl_request *self)
+{
+    return !self->reader || self->reader->broke == PL_RELAY_GOES_ON;
+}
+
+/* What parts ways behind a finished answer does not matter any more. */
 static bool is_broken_by_itself(const struct pl_request *self)
 {
-    return self->reader && self->reader->broke != PL_RELAY_GOES_ON;
+    const struct pl_relay_reader *reader = self->reader;
+    return !goes_on(self) && !(reader->broke == PL_RELAY_PARTED && reader->rescue.seen_finish);
 }
 
 void pl_relay_end(struct pl_request *self, enum pl_failure failure)
@@ -150,15 +175,12 @@ void pl_relay_end(struct pl_request *self, enum pl_failure failure)
     struct pl_response *response = &self->current->response;
     struct pl_str terminal = PL_STR("");
     bool is_stream = response->is_sse && response->status < 400; /* an error is sent as it came */
-    bool is_broken = is_broken_by_itself(self);
-    if (is_stream && !is_broken && !pass_last_line(self, failure)) {
-        is_broken = true;
+    if (is_stream && goes_on(self) && !pass_last_line(self, failure))
         failure = pl_relay_failure_of_break(self);
-    }
     pl_timer_stop(&self->current->gate_timer);
     self->current->watches_silence = false;
-    if (is_broken) {
-        pl_relay_open_seam(self, failure);
+    if (is_broken_by_itself(self)) {
+        end_broken(self, failure);
         return;
     }
     if (is_stream)

@@ -125,7 +125,7 @@ bool pl_relay_can_go_on(const struct pl_request *self)
            pl_rescue_obstacle_now(&reader->rescue) == PL_RESCUE_NO_OBSTACLE;
 }
 
-static void note_failure(struct pl_request *self, enum pl_failure failure)
+void pl_relay_note_break(struct pl_request *self, enum pl_failure failure)
 {
     const struct pl_response *response = &self->current->response;
     struct pl_trail_entry *entry = pl_try_entry(self->current);
@@ -150,7 +150,7 @@ void pl_relay_open_seam(struct pl_request *self, enum pl_failure failure)
     response->failure = failure;
     if (response->error.len == 0) /* else when its class is told */
         pl_try_leave(self->current);
-    note_failure(self, failure);
+    pl_relay_note_break(self, failure);
     pl_relay_drop_held(response);
     if (failure != PL_FAIL_NONE) {
         reader->seam_target = self->current->target;
@@ -159,11 +159,13 @@ void pl_relay_open_seam(struct pl_request *self, enum pl_failure failure)
             forget_error(reader);
     }
     self->at_seam = true;
+    pl_request_start_heartbeats(self);
 }
 
 void pl_request_learn_of_break(struct pl_request *self, enum pl_failure failure)
 {
-    if (self->at_seam)
+    /* else it is that of a target which was asked to go on, and did not begin */
+    if (self->at_seam && self->current->response.intake == PL_INTAKE_RELAYING)
         self->reader->seam_failure = failure;
 }
 

@@ -222,6 +222,8 @@ static bool stop_reading(struct pl_request *self, const char *data, size_t len, 
     }
     reader->reads = false;
     pl_rescue_refuse(&reader->rescue, PL_RESCUE_TOO_LONG);
+    if (whole > 0) /* how it ends is told from its last events, as that of others */
+        keep_tail(&self->current->response, data, whole);
     pass_events(self, data, len, whole);
     return true;
 }

@@ -1,7 +1,7 @@
 /*
  * Request, heartbeats: see request.h. While a client waits for a stream, it is told from time to
  * time that somebody is at work, where its route wants that: through gates, back-offs and queues,
- * until there is an answer to pass on.
+ * until there is an answer to pass on; and again while one that broke off waits to go on.
  *
  * The first heartbeat commits the client to a stream of events with status 200. From then on the
  * request has an open stream, whose end can only be an event of it: what becomes of the request is
@@ -44,9 +44,9 @@ void pl_request_on_heartbeat(void *arg)
 {
     (void)pl_now_ms();
     struct pl_request *self = arg;
-    if (!self->exchange || self->committed)
+    if (!self->exchange || (self->committed && !self->at_seam))
         return;
-    if (!self->stream_is_open)
+    if (!self->stream_is_open && !self->at_seam)
         open_stream(self);
     pl_request_say(self, BEAT, sizeof(BEAT) - 1);
     pl_timer_start_ms(&self->heartbeat_timer, self->gate.heartbeat_ms);
