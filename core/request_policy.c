@@ -105,6 +105,7 @@ static void undo(struct pl_request *self)
     pl_request_stop_timer(self);
     self->give_up_code[0] = '\0';
     self->give_up_retry_ms = 0;
+    self->keep_ms = self->within_ms = 0;
     self->wait = PL_WAIT_NONE;
     self->serial++; /* what the failed policy has kept is stale */
     if (self->route_deadline_ms > 0)

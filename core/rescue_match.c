@@ -74,7 +74,8 @@ static struct pl_str compare(struct pl_rescue *self, struct pl_str text)
 
 static struct pl_str compare_from_start(struct pl_rescue *self, struct pl_str text)
 {
-    while (self->matched == start_of(self) && text.len > 0 && is_space(text.data[0]))
+    bool is_at_start = self->matched == start_of(self);
+    while (is_at_start && text.len > 0 && is_space(text.data[0]))
         text = (struct pl_str){text.data + 1, text.len - 1};
     return compare(self, text);
 }
