@@ -177,6 +177,12 @@ struct pl_str pl_request_prefix(const struct pl_request *self, uint32_t *token_c
     return can ? pl_rescue_prefix(rescue) : PL_STR("");
 }
 
+bool pl_request_waits_to_go_on(const struct pl_request *self)
+{
+    const struct pl_relay_reader *reader = self->reader;
+    return self->at_seam || (reader && reader->reads && pl_rescue_is_behind(&reader->rescue));
+}
+
 bool pl_request_is_parted(const struct pl_request *self)
 {
     return self->at_seam && self->reader->broke == PL_RELAY_PARTED;

@@ -376,6 +376,8 @@ void pl_request_abort(struct pl_request *self, bool at_once);
 
 /** Nobody goes on at the seam: the client's stream ends in an error. */
 void pl_request_give_up(struct pl_request *self);
+/** At a seam, or the answer behind it has said nothing yet that the client does not have. */
+bool pl_request_waits_to_go_on(const struct pl_request *self);
 /** The last try at the seam said something else than what the client has. */
 bool pl_request_is_parted(const struct pl_request *self);
 /** The class of the error that made the seam. */

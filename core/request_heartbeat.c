@@ -44,9 +44,9 @@ void pl_request_on_heartbeat(void *arg)
 {
     (void)pl_now_ms();
     struct pl_request *self = arg;
-    if (!self->exchange || (self->committed && !self->at_seam))
+    if (!self->exchange || (self->committed && !pl_request_waits_to_go_on(self)))
         return;
-    if (!self->stream_is_open && !self->at_seam)
+    if (!self->stream_is_open && !self->committed)
         open_stream(self);
     pl_request_say(self, BEAT, sizeof(BEAT) - 1);
     pl_timer_start_ms(&self->heartbeat_timer, self->gate.heartbeat_ms);

@@ -47,6 +47,11 @@ enum pl_rescue_obstacle pl_rescue_obstacle_now(const struct pl_rescue *self)
     return self->in_reasoning ? PL_RESCUE_REASONING : PL_RESCUE_NO_OBSTACLE;
 }
 
+bool pl_rescue_is_behind(const struct pl_rescue *self)
+{
+    return self->phase != PL_RESCUE_FLOWS;
+}
+
 /* ---- what is kept --------------------------------------------------------------------------- */
 
 void pl_rescue_keep_text(struct pl_rescue *self, struct pl_str text)

@@ -92,6 +92,8 @@ enum pl_rescue_verdict pl_rescue_take(struct pl_rescue *self, struct pl_str name
 enum pl_rescue_obstacle pl_rescue_obstacle_now(const struct pl_rescue *self);
 /** A further part begins. `continues`: it was asked with pl_rescue_prefix. */
 void pl_rescue_begin_part(struct pl_rescue *self, bool continues);
+/** The part at hand has not said anything new yet. */
+bool pl_rescue_is_behind(const struct pl_rescue *self);
 /** The text without the white space at its end: APIs refuse it there, and models write it as the
  *  beginning of their next token. Valid until the next event. */
 struct pl_str pl_rescue_prefix(const struct pl_rescue *self);

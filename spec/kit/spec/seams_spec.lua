@@ -265,6 +265,15 @@ describe("at a seam", function()
     assert.equal(3, count(answer.body, ": perilune waiting\n\n"))
   end)
 
+  it("heartbeats go on while a target says again what the client has", function()
+    local world = make_world(nil, { rescue = "restart", gate = { heartbeat = "3s" } })
+    world:upstream("second"):always { words = WORD_COUNT, every = "500ms" }
+    local answer = ask(world)
+    assert_whole(answer)
+    assert.equal(6, count(answer.body, ": perilune waiting\n\n"))
+    assert.is_nil(answer.body:match "word40.*: perilune waiting")
+  end)
+
   it("an open stream of heartbeats makes no difference", function()
     local world = make_world(nil, { gate = { heartbeat = "1s" } })
     world:upstream("first"):always { words = WORD_COUNT, first = "5s", cut_after = 40 }
