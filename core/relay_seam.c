@@ -88,9 +88,7 @@ static void forget_error(struct pl_relay_reader *self)
 
 void pl_request_add_parts(const struct pl_request *self, int64_t *input, int64_t *output)
 {
-    const struct pl_rescue *rescue = &self->reader->rescue;
-    if (rescue->part_count > 1)
-        pl_rescue_add_parts(rescue, input, output);
+    pl_rescue_add_parts(&self->reader->rescue, input, output);
 }
 
 void pl_request_close_reader(struct pl_request *self)

@@ -31,6 +31,11 @@ static int64_t input_for_client(const struct pl_rescue *self, int64_t told)
 void pl_rescue_add_parts(const struct pl_rescue *self, int64_t *input, int64_t *output)
 {
     bool is_told = *output >= 0;
+    if (self->part_count == 1) { /* another one may have been asked since */
+        *input = *input >= 0 ? *input : self->counts.input;
+        *output = is_told ? *output : self->counts.output;
+        return;
+    }
     if (*input >= 0 || self->first_input >= 0)
         *input = input_for_client(self, *input);
     *output = self->past_output + (is_told ? *output : (int64_t)self->counts.text_events);

@@ -196,6 +196,9 @@ void pl_request_drop_answer(struct pl_request *self)
     struct pl_try *try = self->current;
     if (try->attempt && !try->is_judged) /* it is given up before it told anything */
         pl_try_abandon(try, PL_CLASS_NONE);
+    /* the client has had nothing of it: the counts are those of the parts that it has had */
+    if (self->at_seam && pl_try_entry(try) && try->response.intake != PL_INTAKE_RELAYING)
+        pl_try_forget_usage(try);
     pl_hedge_abandon(self);
     pl_try_drop(try);
 }

@@ -114,6 +114,40 @@ describe("a stream that breaks off", function()
     assert.truthy(metrics:find('perilune_rescues_total{route="main",end="cut"} 1', 1, true))
   end)
 
+  it("counts the tokens that were told when nobody goes on", function()
+    local has_answered = false
+    local one = support.upstream(function(conn)
+      conn:read_request()
+      if has_answered then return conn:reset() end
+      has_answered = true
+      conn:start_chunked(200)
+      for _, event in ipairs {
+        { type = "message_start", message = { id = "m", type = "message", role = "assistant",
+          model = "m-1", content = {}, usage = { input_tokens = 7, output_tokens = 1 } } },
+        { type = "content_block_start", index = 0, content_block = { type = "text", text = "" } },
+        { type = "content_block_delta", index = 0, delta = { type = "text_delta", text = "The " } },
+      } do
+        conn:event(event)
+      end
+      conn:reset()
+    end)
+    local two = support.upstream(function(conn)
+      conn:read_request()
+      conn:start_chunked(200)
+      conn:event({ type = "message_start", message = { id = "n", type = "message",
+        role = "assistant", model = "m-2", usage = { input_tokens = 99, output_tokens = 50 } } })
+      conn:reset()
+    end)
+    local gw = start(one, two)
+    local answer = gw:request({ path = "/v1/messages", json = { model = "m", stream = true,
+      max_tokens = 9, messages = { { role = "user", content = "Hello" } } } })
+    assert.is_true(answer.ended ~= "complete")
+    local told = record(gw)
+    assert.equal("cut", told["end"])
+    assert.equal(7, told["gen_ai.usage.input_tokens"])
+    assert.equal(1, told["gen_ai.usage.output_tokens"])
+  end)
+
   it("goes on upon the configuration that it began with, through a reload", function()
     local go_on = false
     local one = streaming("one", { "The ", "cat " }, function(conn)
