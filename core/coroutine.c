@@ -11,7 +11,8 @@
 
 void pl_coroutine_init(struct pl_coroutine *self, struct pl_vm *vm)
 {
-    *self = (struct pl_coroutine){.vm = vm, .ref = LUA_NOREF, .state = PL_COROUTINE_IDLE};
+    *self = (struct pl_coroutine){
+        .vm = vm, .ref = LUA_NOREF, .state = PL_COROUTINE_IDLE, .error = vm->error};
 }
 
 static int open_protected(lua_State *L)
@@ -114,7 +115,7 @@ static void take_error(struct pl_coroutine *self, int status)
         pl_vm_find_place(self->thread, place, sizeof(place));
     if (!has_place(text) && place[0] == '\0')
         find_function(self->thread, place, sizeof(place));
-    snprintf(self->error, sizeof(self->error), "%s%s%s", place, place[0] ? ": " : "", text);
+    snprintf(self->error, PL_VM_ERROR_BYTES, "%s%s%s", place, place[0] ? ": " : "", text);
     self->error[strcspn(self->error, "\r\n")] = '\0';
 }
 
@@ -123,7 +124,7 @@ static void take_overrun(struct pl_coroutine *self)
     const struct pl_vm *vm = self->vm;
     bool burst = vm->overrun == PL_OVERRUN_BURST;
     self->failure = burst ? PL_COROUTINE_CPU_BURST : PL_COROUTINE_CPU_REQUEST;
-    snprintf(self->error, sizeof(self->error), "%s: used more than %u ms of CPU %s", vm->overrun_at,
+    snprintf(self->error, PL_VM_ERROR_BYTES, "%s: used more than %u ms of CPU %s", vm->overrun_at,
              (burst ? vm->limits.burst_us : vm->limits.request_us) / 1000,
              burst ? "without a pause" : "in all");
 }

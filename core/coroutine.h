@@ -42,7 +42,8 @@ struct pl_coroutine {
     uint64_t spent_us;     /* CPU of the bursts so far, as far as pl_vm_burst_us tells */
     bool has_reserve;      /* may use the VM's reserve of memory; set before open */
     enum pl_coroutine_failure failure; /* the kind of the last failure */
-    char error[512]; /* and its message, one line, which begins with "file:line" or our own */
+    char *error; /* and its message, one line, which begins with "file:line" or our own. The VM's,
+                    until the next failure in it: PL_VM_ERROR_BYTES */
 };
 
 void pl_coroutine_init(struct pl_coroutine *self, struct pl_vm *vm);

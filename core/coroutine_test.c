@@ -235,7 +235,7 @@ static void test_a_long_message_is_cut(void **state)
     int value = 0;
     assert_int_equal(start(&coroutine, *state, "error(('x'):rep(5000), 0)", &value),
                      PL_COROUTINE_FAILED);
-    assert_int_equal(strlen(coroutine.error), sizeof(coroutine.error) - 1);
+    assert_int_equal(strlen(coroutine.error), PL_VM_ERROR_BYTES - 1);
 }
 
 static void test_failure_after_a_wait(void **state)

@@ -101,7 +101,7 @@ static void add_to_tail(struct pl_response *self, const char *data, size_t len)
     size_t part = PL_MIN(len, (size_t)PL_TAIL_MAX_BYTES);
     size_t kept = PL_MIN((size_t)self->tail_len, PL_TAIL_MAX_BYTES - part);
     if (kept + part > self->tail_cap) {
-        self->tail_cap = (uint16_t)PL_MAX(kept + part, (size_t)512);
+        self->tail_cap = (uint16_t)PL_MIN((kept + part + 63) / 64 * 64, (size_t)PL_TAIL_MAX_BYTES);
         self->tail = pl_xrealloc(self->tail, self->tail_cap);
     }
     memmove(self->tail, self->tail + self->tail_len - kept, kept);

@@ -145,11 +145,11 @@ static void policy_ended(struct pl_request *self, enum pl_coroutine_result resul
     if (result == PL_COROUTINE_WAITS && self->wait != PL_WAIT_NONE)
         return;
     if (result == PL_COROUTINE_WAITS) {
-        snprintf(coroutine->error, sizeof(coroutine->error), "yielded by itself");
+        snprintf(coroutine->error, PL_VM_ERROR_BYTES, "yielded by itself");
         pl_coroutine_close(coroutine);
     }
     if (result == PL_COROUTINE_DONE && self->exchange)
-        snprintf(coroutine->error, sizeof(coroutine->error), "it returned without an answer");
+        snprintf(coroutine->error, PL_VM_ERROR_BYTES, "it returned without an answer");
     if (result != PL_COROUTINE_DONE || self->exchange)
         policy_failed(self, fault_of(self, result));
     else
@@ -176,7 +176,7 @@ void pl_request_run_policy(struct pl_request *self)
         run(self, 2);
         return;
     }
-    snprintf(self->coroutine.error, sizeof(self->coroutine.error),
+    snprintf(self->coroutine.error, PL_VM_ERROR_BYTES,
              "not enough memory to begin: other requests or the policies' files hold it");
     policy_failed(self, PL_POLICY_FAULT_MEMORY);
 }

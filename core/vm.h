@@ -31,6 +31,9 @@ enum pl_overrun { PL_OVERRUN_NONE, PL_OVERRUN_BURST, PL_OVERRUN_REQUEST };
 /** More memory than its limit, for what must run when a VM is full: see pl_vm_begin_burst. */
 #define PL_VM_RESERVE_BYTES (4u * 1024 * 1024)
 
+/** Of the message of a failed coroutine, its end included. */
+#define PL_VM_ERROR_BYTES 512
+
 /** A thread of the state, for coroutine.c. */
 struct pl_vm_thread {
     lua_State *state;
@@ -56,6 +59,7 @@ struct pl_vm {
     char overrun_at[128];              /* "file:line" where that happened */
     bool starved;                      /* memory has run out since the last full collection */
     uint32_t log_line_count;           /* written while no request runs */
+    char error[PL_VM_ERROR_BYTES];     /* of the coroutine that has failed last */
     void *user;                        /* the owner's; see pl_vm_of */
     struct pl_vm_thread idle[64];      /* coroutines that wait for work */
     size_t idle_count;
