@@ -114,6 +114,28 @@ describe("a stream that breaks off", function()
     assert.truthy(metrics:find('perilune_rescues_total{route="main",end="cut"} 1', 1, true))
   end)
 
+  it("hides the token counts that only the gateway has asked for, and tells them", function()
+    local one = streaming("one", { "The ", "cat " }, function(conn)
+      conn:reset()
+      return "closed"
+    end)
+    local two = streaming("two", { "sat" }, function(conn)
+      conn:event(chunk("two", "", "stop"))
+      conn:event('{"id":"two","object":"chat.completion.chunk","choices":[],'
+        .. '"usage":{"prompt_tokens":5,"completion_tokens":3,"total_tokens":8}}')
+      conn:event("[DONE]")
+      conn:finish_chunked()
+    end)
+    local config = CONFIG:format(one.url, "5s", two.url):gsub('/v1"', '/v1", stream_usage = true')
+    local gw = support.gateway({ config = config })
+    local answer = gw:chat({ stream = true })
+    assert.equal("complete", answer.ended)
+    assert.equal("The cat sat", text_of(answer.body))
+    assert.falsy(answer.body:find("_tokens", 1, true))
+    local told = record(gw)
+    assert.equal(2 + 3, told["gen_ai.usage.output_tokens"])
+  end)
+
   it("counts the tokens that were told when nobody goes on", function()
     local has_answered = false
     local one = support.upstream(function(conn)
